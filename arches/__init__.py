@@ -1,0 +1,1 @@
+"""The built-in architectures, imported as ``vmcore_arches``; they arrive like anybody else's."""

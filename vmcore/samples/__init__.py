@@ -1,0 +1,1 @@
+"""Real traces that ship with the package."""
