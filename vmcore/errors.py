@@ -1,0 +1,212 @@
+"""Every exception vmcore raises on purpose, one class per cause a caller may handle.
+
+A message says: subject, what was found, what is expected, what to do; addresses in hex. The facts
+are attributes too, so that nobody needs to parse the text.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def choices(found: str, valid: Iterable[str], what: str) -> str:
+    """Return the tail of an error about a name: the nearest match and all that is valid."""
+    known = sorted(valid)
+    near = get_close_matches(found, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{hint}{what}: {', '.join(known) if known else 'none'}"
+
+
+class VmcoreError(Exception):
+    """Anything that vmcore itself reports; the command line prints it without a traceback."""
+
+
+class UnitError(VmcoreError, ValueError):
+    """A size, address or range that cannot be read as one."""
+
+
+class ArchitectureError(VmcoreError, ValueError):
+    """A record that describes no possible machine.
+
+    Attributes:
+        subject: the architecture (and level) the record is of.
+        field: name of the field at fault.
+    """
+
+    def __init__(self, subject: str, field: str, found: object, expected: str) -> None:
+        self.subject, self.field = subject, field
+        super().__init__(f"{subject}: {field} is {found}, expected {expected}")
+
+
+class LayoutError(VmcoreError, ValueError):
+    """RAM, ``vmalloc=`` or platform that the architecture's memory layout cannot hold."""
+
+
+class ConfigurationError(VmcoreError, ValueError):
+    """A key, name or value in the selection (argument, option, environment, file) that is not valid."""
+
+
+class UnknownArchitecture(ConfigurationError, LookupError):
+    """A name no installed plugin answers to.
+
+    Attributes:
+        name: what was asked for.
+        installed: what there is.
+    """
+
+    def __init__(self, name: str, installed: Iterable[str]) -> None:
+        self.name, self.installed = name, sorted(installed)
+        known = choices(name, self.installed, "installed")
+        super().__init__(f"unknown architecture {name!r}: {known}. A third-party one must be installed first")
+
+
+class PluginError(VmcoreError):
+    """A plugin that cannot be loaded or breaks the contract.
+
+    Attributes:
+        plugin: entry-point name.
+        distribution: the package that installed it, with its version.
+        module: what the entry point names.
+        cause: what went wrong.
+    """
+
+    def __init__(self, plugin: str, distribution: str, module: str, cause: str) -> None:
+        self.plugin, self.distribution, self.module, self.cause = plugin, distribution, module, cause
+        super().__init__(
+            f"plugin {plugin!r} ({distribution}, module {module!r}): {cause}. "
+            f"Repair or uninstall it, or block it with --block {plugin} or VMCORE_BLOCK={plugin}"
+        )
+
+
+class LinkError(VmcoreError):
+    """Two plain definitions of one symbol for one architecture, as a linker reports them."""
+
+    def __init__(self, symbol: str, architecture: str, plugins: Iterable[str]) -> None:
+        self.symbol, self.architecture, self.plugins = symbol, architecture, sorted(plugins)
+        names = " and ".join(repr(name) for name in self.plugins)
+        super().__init__(
+            f"multiple definition of {symbol} for {architecture!r}: by plugins {names}. "
+            "Block one of them, or make one a wrapper (@hookimpl(wrapper=True))"
+        )
+
+
+class TraceError(VmcoreError, ValueError):
+    """A trace or vmallocinfo text that cannot be read whole.
+
+    Attributes:
+        file: name of the input.
+        line: 1-based line the trouble is in; 0 when it is the file as a whole.
+    """
+
+    def __init__(self, file: str, line: int, message: str) -> None:
+        self.file, self.line = file, line
+        super().__init__(f"{file}:{line}: {message}" if line else f"{file}: {message}")
+
+
+class GoldenError(VmcoreError, ValueError):
+    """A golden bundle that cannot be read, or that no installed architecture can replay."""
+
+
+class BusError(VmcoreError, LookupError):
+    """A physical address that no bank of RAM answers to (a bus error on the machine)."""
+
+
+class KernelFailure(VmcoreError):
+    """What a kernel function answers instead of a result; carries the log lines it printed.
+
+    Attributes:
+        lines: the printk lines of this call, in order, with their ``<n>`` level.
+    """
+
+    def __init__(self, message: str, lines: Iterable[str] = ()) -> None:
+        self.lines = tuple(lines)
+        super().__init__(message)
+
+
+class OutOfVmallocSpace(KernelFailure, MemoryError):
+    """No hole fits: C answers NULL after "allocation failed: out of vmalloc space".
+
+    Attributes:
+        size: bytes asked for, guard page included.
+        align: alignment of the request in bytes.
+        start: first address of the window searched.
+        end: its end.
+    """
+
+    def __init__(self, size: int, align: int, start: int, end: int, lines: Iterable[str] = ()) -> None:
+        self.size, self.align, self.start, self.end = size, align, start, end
+        super().__init__(
+            f"out of vmalloc space: no hole of {size:#x} bytes (guard page included, alignment {align:#x}) "
+            f"in {start:#x}..{end:#x}; free an area or enlarge the window (vmalloc=)",
+            lines,
+        )
+
+
+class OutOfMemory(KernelFailure, MemoryError):
+    """An allocation below vmalloc failed: C answers NULL or -ENOMEM.
+
+    Attributes:
+        what: "page", "table", "kmalloc" or "num_physpages" (more pages asked for than the machine has).
+    """
+
+    def __init__(self, what: str, message: str, lines: Iterable[str] = ()) -> None:
+        self.what = what
+        super().__init__(message, lines)
+
+
+class InvalidSize(KernelFailure, ValueError):
+    """A size that PAGE_ALIGN rounds to 0: C answers NULL without a word."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        super().__init__(f"size {size:#x} rounds to 0 bytes; ask for at least one byte and less than the word")
+
+
+class KernelError(KernelFailure, OSError):
+    """Any other ``-Exxx``; ``errno`` is the positive number."""
+
+    def __init__(self, number: int, message: str, lines: Iterable[str] = ()) -> None:
+        super().__init__(message, lines)
+        self.errno = number
+
+
+class KernelBug(KernelFailure):
+    """A BUG_ON that fired. The kernel is dead afterwards.
+
+    Attributes:
+        condition: the C text of the condition.
+        function: the C function it stands in.
+    """
+
+    def __init__(self, condition: str, function: str, lines: Iterable[str] = ()) -> None:
+        self.condition, self.function = condition, function
+        super().__init__(f"kernel BUG: BUG_ON({condition}) in {function}()", lines)
+
+
+class KernelOops(KernelFailure):
+    """An access the machine cannot do. The kernel is dead afterwards.
+
+    Attributes:
+        address: the faulting virtual address.
+        access: "read", "write", or what was being done.
+    """
+
+    def __init__(self, address: int, access: str, lines: Iterable[str] = ()) -> None:
+        self.address, self.access = address, access
+        super().__init__(f"kernel oops: {access} at {address:#x}", lines)
+
+
+class KernelDead(KernelFailure):
+    """A call into a kernel that has hit a BUG or an oops before."""
+
+    def __init__(self, cause: KernelFailure) -> None:
+        self.cause = cause
+        super().__init__(f"this kernel is dead ({cause}); boot a new one")
+
+
+class BrokenInvariant(VmcoreError, AssertionError):
+    """``check()`` found a structure that contradicts itself."""

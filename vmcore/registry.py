@@ -1,0 +1,176 @@
+"""Which plugins are installed, which of them work, and the architectures they bring."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from importlib.metadata import EntryPoint, entry_points
+from types import MappingProxyType
+from typing import Any
+
+import pluggy
+from attrs import define, field
+
+from vmcore import hookspecs, weak
+from vmcore.architecture import Architecture
+from vmcore.errors import ConfigurationError, PluginError, UnknownArchitecture, choices
+from vmcore.hookspecs import API_VERSION, PROJECT
+
+GROUP = "vmcore"  #: entry-point group through which every plugin arrives
+
+
+@define(eq=False)
+class Registry:
+    """The plugins of one run: loaded, broken and blocked.
+
+    Attributes:
+        manager: the pluggy manager with everything that works registered.
+        broken: entry-point name to `PluginError`, for those that do not.
+        blocked: names that were asked to stay out.
+        architectures: name to record, in order of name.
+        origin: architecture name to entry-point name.
+    """
+
+    manager: pluggy.PluginManager
+    broken: dict[str, PluginError] = field(factory=dict)
+    blocked: frozenset[str] = frozenset()
+    _architectures: dict[str, Architecture] = field(factory=dict)
+    origin: dict[str, str] = field(factory=dict)
+
+    @property
+    def architectures(self) -> MappingProxyType[str, Architecture]:
+        """Name to record, in order of name."""
+        return MappingProxyType(dict(sorted(self._architectures.items())))
+
+    def get(self, name: str) -> Architecture:
+        """Return the architecture of that name.
+
+        Raises:
+            PluginError: the plugin of that name is installed but broken.
+            UnknownArchitecture: nobody brings it.
+        """
+        if name in self._architectures:
+            return self._architectures[name]
+        for plugin, error in self.broken.items():
+            if plugin.replace("_", "-") == name.replace("_", "-"):
+                raise error
+        raise self._unknown(name)
+
+    def _unknown(self, name: str) -> UnknownArchitecture:
+        error = UnknownArchitecture(name, self._architectures)
+        if not self._architectures:
+            error.add_note("no architecture was found at all; install the package (pip install .)")
+        for broken in self.broken.values():
+            error.add_note(f"one plugin could not be used: {broken}")
+        return error
+
+    def add(self, plugin: object, name: str, distribution: str = "given by the program") -> None:
+        """Register one plugin: a module, or an object with hook implementations.
+
+        Raises:
+            PluginError: it declares no or another contract version, implements an unknown hook, asks for
+                arguments a hook does not have, or brings an architecture that exists already.
+        """
+        module = getattr(plugin, "__name__", type(plugin).__name__)
+
+        def refuse(cause: str) -> PluginError:
+            return PluginError(name, distribution, module, cause)
+
+        _check_version(getattr(plugin, "vmcore_api", None), refuse)
+        try:
+            self.manager.register(plugin, name)
+            self.manager.check_pending()
+            self._collect(plugin, name)
+        except pluggy.PluginValidationError as error:
+            self._withdraw(plugin, name)
+            raise refuse(_explain(str(error))) from error
+        except Exception as error:  # a stranger's code ran: whatever it raised is the cause
+            self._withdraw(plugin, name)
+            raise refuse(f"{type(error).__name__}: {error}") from error
+
+    def _collect(self, plugin: object, name: str) -> None:
+        for impl in self.manager.hook.vmcore_architectures.get_hookimpls():
+            if impl.plugin is not plugin:
+                continue
+            brought: Any = impl.function()
+            for arch in brought:
+                if not isinstance(arch, Architecture):
+                    raise TypeError(f"vmcore_architectures() returned {arch!r}, expected Architecture records")
+                if arch.name in self._architectures:
+                    raise ValueError(f"architecture {arch.name!r} exists already, from {self.origin[arch.name]!r}")
+                self._architectures[arch.name] = arch
+                self.origin[arch.name] = name
+
+    def _withdraw(self, plugin: object, name: str) -> None:
+        if self.manager.is_registered(plugin):
+            self.manager.unregister(plugin)
+        for arch in [a for a, origin in self.origin.items() if origin == name]:
+            del self._architectures[arch], self.origin[arch]
+
+
+def _check_version(declared: Any, refuse: Any) -> None:
+    major, minor = API_VERSION
+    if declared is None:
+        raise refuse(f"it declares no contract version, expected vmcore_api = ({major}, {minor})")
+    if (
+        not isinstance(declared, tuple)
+        or len(declared) != 2
+        or declared[0] != major
+        or not isinstance(declared[1], int)
+        or declared[1] > minor
+    ):
+        raise refuse(f"it was written for contract {declared}, this is {API_VERSION}; update one of them")
+
+
+def _explain(text: str) -> str:
+    """Turn pluggy's message into one line, with the nearest hook for a misspelt one."""
+    line = " ".join(text.split())
+    known = [name for name in dir(hookspecs) if name.startswith("vmcore_")]
+    for word in line.replace("'", " ").split():
+        if word.startswith("vmcore_") and word not in known:
+            near = get_close_matches(word, known, n=1)
+            return f"unknown hook {word!r}" + (f", did you mean {near[0]!r}?" if near else "")
+    return line
+
+
+def _origin(point: EntryPoint) -> str:
+    dist = point.dist
+    return f"{dist.name} {dist.version}" if dist else "unknown distribution"
+
+
+def load(block: Iterable[str] = (), points: Iterable[EntryPoint] | None = None) -> Registry:
+    """Load every installed plugin, in order of name; a broken one is kept aside, not fatal.
+
+    Args:
+        block: entry-point names to leave out.
+        points: the entry points to load; default: those installed in the group ``vmcore``.
+
+    Raises:
+        ConfigurationError: a name to block that is not installed.
+    """
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(hookspecs)
+    manager.register(weak, "weak")
+    found = sorted(entry_points(group=GROUP) if points is None else points, key=lambda p: p.name)
+    blocked = frozenset(block)
+    for name in blocked - {point.name for point in found}:
+        valid = choices(name, (point.name for point in found), "installed")
+        raise ConfigurationError(f"cannot block plugin {name!r}, which is not installed: {valid}")
+    registry = Registry(manager, blocked=blocked)
+    for point in found:
+        if point.name not in blocked:
+            _load_one(registry, point)
+    return registry
+
+
+def _load_one(registry: Registry, point: EntryPoint) -> None:
+    try:
+        plugin = point.load()
+    except Exception as error:  # a stranger's import ran: whatever it raised is the cause
+        cause = f"cannot be imported: {type(error).__name__}: {error}"
+        registry.broken[point.name] = PluginError(point.name, _origin(point), point.value, cause)
+        return
+    try:
+        registry.add(plugin, point.name, _origin(point))
+    except PluginError as error:
+        registry.broken[point.name] = error
