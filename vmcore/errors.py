@@ -151,10 +151,11 @@ class OutOfMemory(KernelFailure, MemoryError):
 
     Attributes:
         what: "page", "table", "kmalloc" or "num_physpages" (more pages asked for than the machine has).
+        done: pages allocated, or entries written, before.
     """
 
-    def __init__(self, what: str, message: str, lines: Iterable[str] = ()) -> None:
-        self.what = what
+    def __init__(self, what: str, message: str, lines: Iterable[str] = (), done: int = 0) -> None:
+        self.what, self.done = what, done
         super().__init__(message, lines)
 
 

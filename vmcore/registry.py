@@ -88,6 +88,24 @@ class Registry:
             self._withdraw(plugin, name)
             raise refuse(f"{type(error).__name__}: {error}") from error
 
+    @contextmanager
+    def listening(self, listeners: Iterable[object]) -> Iterator[None]:
+        """Register further plugins while a machine is linked: its own listeners and wrappers.
+
+        Raises:
+            PluginError: one of them breaks the contract.
+        """
+        added = []
+        try:
+            for number, listener in enumerate(listeners):
+                name = f"listener {number}: {getattr(listener, '__name__', type(listener).__name__)}"
+                self._register(listener, name)
+                added.append(listener)
+            yield
+        finally:
+            for listener in added:
+                self.manager.unregister(listener)
+
     def _collect(self, plugin: object, name: str) -> None:
         for impl in self.manager.hook.vmcore_architectures.get_hookimpls():
             if impl.plugin is not plugin:

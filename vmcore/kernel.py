@@ -1,0 +1,232 @@
+"""Boot a kernel: from an architecture and a selection to a running machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from vmcore import registry as plugins
+from vmcore.architecture import Architecture, LayoutRequest
+from vmcore.arealist import VmStruct
+from vmcore.errors import BrokenInvariant, ConfigurationError
+from vmcore.explain import explain, vmallocinfo
+from vmcore.flags import ANY_NODE, GFP_PGTABLE, NO_FRAME, VM
+from vmcore.link import bind_events, link
+from vmcore.machine import Mm
+from vmcore.memory import PhysicalMemory
+from vmcore.registry import Registry
+from vmcore.selection import select
+from vmcore.slab import Slab
+from vmcore.vmalloc import Vmalloc
+from vmcore.zones import PageAllocator
+
+_VPAGES = int(VM.VPAGES)
+
+
+class _TablePages:
+    """Kernel page tables come from lowmem, zeroed (mm/memory.c, GFP_KERNEL | REPEAT | ZERO)."""
+
+    def __init__(self, pages: PageAllocator, page_shift: int) -> None:
+        self._pages, self._shift = pages, page_shift
+
+    def alloc_table(self) -> int | None:
+        frames = self._pages.alloc(1, GFP_PGTABLE, ANY_NODE)
+        return int(frames[0]) << self._shift if len(frames) else None
+
+    def free_table(self, table: int) -> None:
+        self._pages.free(np.array([table >> self._shift], np.int64))
+
+
+class Kernel(Vmalloc):
+    """A booted kernel.
+
+    Attributes:
+        registry: the plugins it was linked with.
+    """
+
+    pages: PageAllocator
+    slab: Slab
+
+    def __init__(
+        self,
+        arch: str | Architecture | None = None,
+        *,
+        ram: str | int | None = None,
+        vmalloc: str | int | None = None,
+        platform: str | None = None,
+        cpus: int | None = None,
+        nodes: int | None = None,
+        block: Iterable[str] | None = None,
+        listeners: Iterable[object] = (),
+        registry: Registry | None = None,
+    ) -> None:
+        """Boot.
+
+        What is not given comes from the environment or a configuration file, see `vmcore.selection`.
+
+        Args:
+            arch: a name, or a record that need not be installed.
+            ram: ``"1G"``, or banks ``"0-3G,4G-5G"``.
+            vmalloc: ``vmalloc=``, bytes or ``"192M"``.
+            platform: where the architecture has several.
+            cpus: how many; more than one may select SMP protections.
+            nodes: NUMA nodes the RAM is split over evenly.
+            block: plugins to leave out.
+            listeners: objects or modules with hook implementations, for this kernel only.
+            registry: plugins that are loaded already; then ``block`` does not apply.
+
+        Raises:
+            ConfigurationError: a selection that is not valid (`UnknownArchitecture` for the name).
+            LayoutError: RAM, vmalloc= or platform do not fit the architecture.
+            PluginError, LinkError: a plugin breaks the contract.
+        """
+        name = arch.name if isinstance(arch, Architecture) else arch
+        chosen = select(
+            arch=name, ram=ram, vmalloc=vmalloc, platform=platform, cpus=cpus, nodes=nodes, block=block
+        )
+        self.registry = registry if registry is not None else plugins.load(chosen.block)
+        record = arch if isinstance(arch, Architecture) else self.registry.get(chosen.arch)
+        layout = record.lay_out(
+            LayoutRequest(
+                ram=record.default_ram if chosen.ram is None else chosen.ram,
+                vmalloc=chosen.vmalloc,
+                platform=chosen.platform,
+            )
+        )
+        if not 1 <= chosen.cpus <= record.max_cpus:
+            raise ConfigurationError(f"{record.name}: cpus is {chosen.cpus}, expected 1 to {record.max_cpus}")
+        manager = self.registry.manager
+        with self.registry.listening(listeners):
+            linked, events = link(manager, record), bind_events(manager)
+        memory = PhysicalMemory(layout.banks, record.page_shift)
+        pages = PageAllocator(record, layout, memory, chosen.nodes)
+        tables = _TablePages(pages, record.page_shift)
+        last = layout.banks[-1].end >> record.page_shift
+        physpages = last if layout.phys_offset == 0 else sum(b.size for b in layout.banks) >> record.page_shift
+        super().__init__(record, layout, linked, events, memory, pages, tables, Slab(), physpages, chosen.cpus)
+        self.init_mm.prebuild(layout.page_offset)
+
+    # ---- processes
+
+    def mm_alloc(self) -> Mm:
+        """Make a process: a root table with the kernel's entries copied from init_mm (pgd_alloc()).
+
+        Raises:
+            OutOfMemory: no room for a root table.
+        """
+        first = self.layout.first_kernel_pgd
+        root_level = self.arch.levels[0]
+        root = self.pages.alloc_root(max(self.arch.root_bytes, self.arch.page_size))
+        skip = first * root_level.entry_bytes
+        kernel_half = self.memory.read(self.init_mm.root + skip, root_level.table_bytes - skip)
+        self.memory.write(root, bytes(skip) + kernel_half)
+        mm = Mm(len(self.pgd_list) + 1, self._page_tables(root))
+        with self.pgd_lock:
+            self.pgd_list.append(mm)
+        return mm
+
+    # ---- ioremap, as vmalloc's other big user
+
+    def ioremap(self, phys: int, size: int, prot: int | None = None) -> int:
+        """Map device memory: an area with VM_IOREMAP over given physical addresses (lib/ioremap.c).
+
+        Args:
+            phys: physical, bytes; its offset in the page is added to the result.
+            size: bytes.
+            prot: protection bits; default the record's IOREMAP, or PAGE_KERNEL where it has none.
+
+        Raises:
+            InvalidSize, OutOfMemory, OutOfVmallocSpace: as for `get_vm_area`.
+        """
+        page, shift = self.arch.page_size, self.arch.page_shift
+        offset = phys & page - 1
+        area = self.get_vm_area((size + offset + page - 1) & -page, int(VM.IOREMAP))
+        area.phys_addr = phys - offset
+        pages = area.size - page >> shift
+        frames = (phys >> shift) + np.arange(pages, dtype=np.int64)
+        if prot is None:
+            named = dict(self.arch.protections)
+            prot = named.get("IOREMAP", self.arch.page_kernel) | self._smp_flags
+        try:
+            self.map_vm_area(area, prot, frames)
+        except Exception:
+            self.iounmap(area.addr)
+            raise
+        return area.addr + offset
+
+    def iounmap(self, addr: int) -> None:
+        """Undo `ioremap`: remove the area an address lies in the first page of, and free its descriptor."""
+        area = self.remove_vm_area(addr & -self.arch.page_size)
+        if area is None:
+            self._complain("nonexistent vm area", addr)
+            return
+        self.kfree(area.handle)
+
+    # ---- for people
+
+    def explain(self, addr: int) -> str:
+        """Return how an address is translated, level by level: entry address, raw value, decoded bits."""
+        return explain(self, addr)
+
+    def vmallocinfo(self) -> str:
+        """Return the area list in the format of /proc/vmallocinfo."""
+        return vmallocinfo(self)
+
+    # ---- invariants
+
+    def check(self) -> None:
+        """Check every invariant: list, page tables, allocators, and that they agree with each other.
+
+        Raises:
+            BrokenInvariant: with what is broken.
+        """
+        self.vmlist.check()
+        self.pages.check()
+        for lock, name in ((self.vmlist_lock, "vmlist_lock"), (self.init_mm.lock, "page_table_lock")):
+            if lock.locked():
+                raise BrokenInvariant(f"{name} is held")
+        self._check_tables()
+        self._check_pages()
+
+    def _check_tables(self) -> None:
+        """No entry outside the data pages of an area; a vmalloc'ed area maps its own pages in order."""
+        addresses, words = self.init_mm.entries()
+        if not self.vmlist.orderly:
+            return
+        areas = list(self.vmlist)
+        starts = np.array([a.addr for a in areas], np.uint64)
+        ends = np.array([a.addr + a.size - self.arch.page_size for a in areas], np.uint64)
+        owner = np.searchsorted(starts, addresses, "right") - 1
+        stray = (owner < 0) | (addresses >= ends[owner]) if len(areas) else np.ones(len(addresses), bool)
+        if stray.any():
+            n = int(stray.argmax())
+            raise BrokenInvariant(f"page-table entry {int(words[n]):#x} at {int(addresses[n]):#x} is in no area")
+        for area in areas:
+            if area.pages is None or area.flags & int(VM.IOREMAP):
+                continue
+            mapped = self.init_mm.frames(area.addr, area.nr_pages)
+            wrong = (mapped != area.pages[: area.nr_pages]) & (mapped != NO_FRAME)
+            if wrong.any():
+                at = area.addr + (int(wrong.argmax()) << self.arch.page_shift)
+                raise BrokenInvariant(f"{at:#x} maps to another frame than its area's page array says")
+
+    def _check_pages(self) -> None:
+        """No page belongs to two areas; every area's pages are handed out; objects and areas agree."""
+        parts = [a.pages[: a.nr_pages] for a in self.vmlist if a.pages is not None]
+        owned = np.concatenate([*parts, np.empty(0, np.int64)])
+        if len(np.unique(owned)) != len(owned):
+            raise BrokenInvariant("a page frame belongs to two areas")
+        if not self.pages.allocated(owned).all():
+            raise BrokenInvariant("an area holds a page frame that is free")
+        handles = [h for a in self.vmlist for h in _handles(a) if h is not None]
+        lost = [h for h in handles if not self.slab.lives(h)]
+        if lost or len(set(handles)) != len(handles):
+            raise BrokenInvariant(
+                f"kmalloc objects {lost or handles} belong to an area but do not live, or to two"
+            )
+
+
+def _handles(area: VmStruct) -> tuple[Any, ...]:
+    return (area.handle,) if area.flags & _VPAGES else (area.handle, area.pages_handle)

@@ -1,0 +1,383 @@
+"""One machine: memory, allocators, page tables, the area list, the log, and how its symbols are called.
+
+This is what the port (`vmcore.vmalloc`) stands on, and the `kernel` that link symbols are handed. It decides
+nothing: `vmcore.kernel` boots one from an architecture, other jobs wire one with sources of their own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+from attrs import evolve, fields, frozen
+
+from vmcore.architecture import Architecture, Layout
+from vmcore.arealist import AreaList
+from vmcore.errors import ConfigurationError, KernelBug, KernelDead, KernelFailure, KernelOops, choices
+from vmcore.flags import ZERO_SIZE_PTR
+from vmcore.link import Events, Linked
+from vmcore.memory import PhysicalMemory
+from vmcore.pgtable import PageTables, TableSource, readonly
+from vmcore.slab import KmallocSource
+from vmcore.zones import PageSource, gfp_zone
+
+FLUSH_LOG = 4096  #: calls `Machine.flush_log` keeps; the counts are of all
+FAULT_KINDS = ("alloc_page", "pgtable", "kmalloc", "insert")
+
+
+class FlushAction(NamedTuple):
+    """What a flush symbol did: ``unit`` "tlb" or "cache", ``scope`` "all" or "pages", and on how many CPUs."""
+
+    unit: str
+    scope: str
+    cpus: int
+
+
+class Flush(NamedTuple):
+    """One call of a flush symbol, for the range ``[start, end)``, on ``cpu``."""
+
+    symbol: str
+    cpu: int
+    start: int
+    end: int
+    actions: tuple[FlushAction, ...]
+
+
+class FlushCount:
+    """Calls of one flush symbol and pages in their ranges, since the machine was made."""
+
+    __slots__ = ("calls", "pages")
+
+    def __init__(self) -> None:
+        self.calls = self.pages = 0
+
+
+class Warned(NamedTuple):
+    """A WARN_ON that fired: the C text of the condition, and the function it stands in."""
+
+    condition: str
+    function: str
+
+
+class _Thread(threading.local):
+    """What each Python thread is doing in the machine."""
+
+    inside = False  # a link symbol or an event
+    actions: list[FlushAction] | None = None  # of the flush symbol it runs
+
+
+class VmlistLock:
+    """vmlist_lock: one writer; taking it twice in one thread is a bug of the plugin that called back."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine, self._lock = machine, threading.Lock()
+        self._owner = 0
+
+    def __enter__(self) -> None:
+        me = threading.get_ident()
+        if self._owner == me:
+            self._machine.bug("recursive vmlist_lock", "write_lock")
+        self._lock.acquire()
+        self._owner = me
+
+    def __exit__(self, *exc: object) -> None:
+        self._owner = 0
+        self._lock.release()
+
+    def locked(self) -> bool:
+        """Whether somebody holds it."""
+        return self._lock.locked()
+
+
+@frozen(eq=False)
+class Mm:
+    """A process' address space, as far as the kernel's half goes: its own root table.
+
+    Attributes:
+        number: 1, 2, 3 ... in order of creation.
+        tables: below its root.
+    """
+
+    number: int
+    tables: PageTables
+
+
+class Machine:
+    """The state every function of the port works on.
+
+    Attributes:
+        arch: the record.
+        layout: where everything is.
+        linked: its symbols.
+        events: its event hooks, None where nobody listens.
+        memory: physical memory.
+        pages: where pages come from.
+        slab: where small objects come from.
+        init_mm: the kernel's page tables.
+        vmlist: the area list.
+        cpus: how many there are; ``cpu``: the one that runs.
+        pgd_list: processes, oldest first.
+        statics: function-static variables of link symbols.
+        dmesg: log lines, oldest first.
+        warnings: WARN_ON records, oldest first.
+        flush_log: the last calls of flush symbols, newest last; ``flush_counts``: of all.
+        in_interrupt: what in_interrupt() answers.
+        printk_ratelimit: what printk_ratelimit() answers.
+        num_physpages: the kernel variable.
+        dead: the BUG or oops that ended this kernel.
+    """
+
+    def __init__(
+        self,
+        arch: Architecture,
+        layout: Layout,
+        linked: Linked,
+        events: Events,
+        memory: PhysicalMemory,
+        pages: PageSource,
+        tables: TableSource,
+        slab: KmallocSource,
+        num_physpages: int,
+        cpus: int = 1,
+    ) -> None:
+        self.arch, self.layout, self.linked, self.memory = arch, layout, linked, memory
+        self.pages, self.slab, self.cpus, self.cpu = pages, slab, cpus, 0
+        self._thread = _Thread()
+        self.events = self._guarded(events)
+        self.num_physpages = num_physpages
+        self.in_interrupt, self.printk_ratelimit = False, True
+        self.dead: KernelFailure | None = None
+        self.dmesg: list[str] = list(layout.notes)
+        self.warnings: list[Warned] = []
+        self.flush_log: deque[Flush] = deque(maxlen=FLUSH_LOG)
+        self.flush_counts = {name: FlushCount() for name in _FLUSH_SYMBOLS}
+        self.syncs = 0
+        self.pgd_list: list[Mm] = []
+        self.statics: dict[str, Any] = {}
+        self.vmlist = AreaList(arch.word_bits, arch.page_shift)
+        self.vmlist_lock, self.pgd_lock = VmlistLock(self), threading.Lock()
+        self._tables_from = tables
+        self.init_mm = self._page_tables(layout.swapper_pg_dir)
+        self._page_countdown = self._kmalloc_countdown = self._insert_countdown = 0
+        self._symbols: dict[str, Callable[..., Any]] = {n: getattr(linked, n) for n in _FLUSH_SYMBOLS}
+        self._counting = threading.Lock()
+        self._smp_flags = arch.smp_flags if cpus > 1 else 0
+
+    def _page_tables(self, root: int) -> PageTables:
+        e = self.events
+        return PageTables(
+            self.arch,
+            self.memory,
+            root,
+            self._tables_from,
+            self,
+            e.table_allocated,
+            e.range_mapped,
+            e.range_cleared,
+        )
+
+    # ---- protections
+
+    @property
+    def page_kernel(self) -> int:
+        """PAGE_KERNEL of this machine (several CPUs may add a bit)."""
+        return self.arch.page_kernel | self._smp_flags
+
+    def protection(self, name: str) -> int:
+        """Return a named protection of this machine.
+
+        Raises:
+            ArchitectureError: the record has none of that name.
+        """
+        return self.arch.protection(name) | self._smp_flags
+
+    # ---- the log, and the end
+
+    def printk(self, line: str) -> None:
+        """Log one line, with its ``<n>`` level and newline."""
+        self.dmesg.append(line)
+        if self.events.printk is not None:
+            self.events.printk(line=line)
+
+    def warn_on(self, condition: str, function: str) -> None:
+        """Record a WARN_ON that fired."""
+        self.warnings.append(Warned(condition, function))
+        if self.events.warn is not None:
+            self.events.warn(condition=condition, function=function)
+
+    def bug(self, condition: str, function: str) -> NoReturn:
+        """Die of a BUG_ON."""
+        error = KernelBug(condition, function)
+        self.dead = error
+        if self.events.bug is not None:
+            self.events.bug(condition=condition, function=function)
+        raise error
+
+    def bug_on(self, condition: bool, text: str, function: str) -> None:
+        """BUG_ON(condition), ``text`` being its C text."""
+        if condition:
+            self.bug(text, function)
+
+    def oops(self, address: int, access: str) -> NoReturn:
+        """Die of an access the machine cannot do."""
+        error = KernelOops(address, access)
+        self.dead = error
+        if self.events.oops is not None:
+            self.events.oops(address=address, access=access)
+        raise error
+
+    def alive(self) -> None:
+        """Refuse to change a dead kernel, and calls from inside a link symbol or an event.
+
+        Raises:
+            KernelDead: a BUG or an oops came before.
+            KernelBug: a plugin called back into vmalloc.
+        """
+        if self.dead is not None:
+            raise KernelDead(self.dead)
+        if self._thread.inside:
+            self.bug("recursive vmlist_lock", "write_lock")
+
+    def _guarded(self, events: Events) -> Events:
+        """Wrap the events somebody listens to, so that a listener that calls back is found out."""
+
+        def guard(caller: Callable[..., Any]) -> Callable[..., Any]:
+            def event(**arguments: Any) -> None:
+                thread = self._thread
+                before, thread.inside = thread.inside, True
+                try:
+                    caller(**arguments)
+                finally:
+                    thread.inside = before
+
+            return event
+
+        heard = {f.name: caller for f in fields(Events) if (caller := getattr(events, f.name)) is not None}
+        return evolve(events, **{name: guard(caller) for name, caller in heard.items()})
+
+    # ---- allocators
+
+    def fail(self, kind: str, nth: int) -> None:
+        """Make the ``nth`` call of a kind from now on fail, once; 0 takes it back.
+
+        Args:
+            kind: "alloc_page", "pgtable" (all levels), "kmalloc", or "insert" (vm_insert_page).
+            nth: 1 is the next call.
+
+        Raises:
+            ConfigurationError: another kind, or a negative number.
+        """
+        if kind not in FAULT_KINDS:
+            raise ConfigurationError(f"fail: unknown kind {kind!r}: {choices(kind, FAULT_KINDS, 'valid')}")
+        if nth < 0:
+            raise ConfigurationError(f"fail {kind}: found {nth}, expected 0 (take back) or the number of a call")
+        if kind == "alloc_page":
+            self._page_countdown = nth
+        elif kind == "kmalloc":
+            self._kmalloc_countdown = nth
+        elif kind == "insert":
+            self._insert_countdown = nth
+        else:
+            self.init_mm.fail_countdown = nth
+
+    def kmalloc(self, size: int, gfp: int, node: int) -> int | None:
+        """kmalloc_node(): return a handle, ZERO_SIZE_PTR for 0 bytes, None: out of memory."""
+        failing = self._kmalloc_countdown == 1
+        if self._kmalloc_countdown:
+            self._kmalloc_countdown -= 1
+        handle = None if failing else self.slab.alloc(size, gfp, node)
+        if self.events.kmalloc is not None:
+            self.events.kmalloc(size=size, node=node, gfp=gfp, handle=handle)
+        return handle
+
+    def kfree(self, handle: int | None) -> None:
+        """kfree(); None is NULL."""
+        if self.events.kfree is not None:
+            self.events.kfree(handle=handle)
+        if handle is not None and handle != ZERO_SIZE_PTR:
+            self.slab.free(handle)
+
+    def alloc_pages(self, count: int, gfp: int, node: int) -> np.ndarray:
+        """Allocate pages one after the other, as a loop over alloc_page() or alloc_pages_node() does.
+
+        Returns:
+            Frames, int64; fewer than ``count`` when one was refused.
+        """
+        allowed = count
+        if self._page_countdown:
+            allowed = min(count, self._page_countdown - 1)
+            self._page_countdown = max(0, self._page_countdown - count)
+        frames = self.pages.alloc(allowed, gfp, node)
+        if self.events.pages_allocated is not None and count:
+            self.events.pages_allocated(
+                node=node,
+                gfp=gfp,
+                zone=gfp_zone(gfp, self.arch.zone_names),
+                frames=readonly(frames),
+                failed=len(frames) < count,
+            )
+        return frames
+
+    def free_pages(self, frames: np.ndarray) -> None:
+        """Give pages back, in this order (__free_page() for each)."""
+        if self.events.pages_freed is not None and len(frames):
+            self.events.pages_freed(frames=readonly(frames))
+        self.pages.free(frames)
+
+    # ---- symbols of the architecture
+
+    def flush(self, symbol: str, start: int, end: int) -> None:
+        """Call a flush symbol for ``[start, end)`` on the running CPU, and log what it did."""
+        thread, actions = self._thread, []  # type: ignore[var-annotated]
+        before, thread.inside, thread.actions = thread.inside, True, actions
+        try:
+            self._symbols[symbol](self, self.cpu, start, end)
+        finally:
+            thread.inside, thread.actions = before, None
+        flush = Flush(symbol, self.cpu, start, end, tuple(actions))
+        count = self.flush_counts[symbol]
+        with self._counting:
+            count.calls += 1
+            count.pages += -(-(end - start) >> self.arch.page_shift)
+            self.flush_log.append(flush)
+        if self.events.flush is not None:
+            self.events.flush(flush=flush)
+
+    def _did(self, unit: str, scope: str, cpus: int) -> None:
+        """Note what the running flush symbol does; outside one (a plugin's own test) nobody asks."""
+        if self._thread.actions is not None:
+            self._thread.actions.append(FlushAction(unit, scope, cpus))
+
+    def flush_tlb_all(self, cpu: int) -> None:
+        """Drop the whole TLB of every CPU (IPI to the others, and wait)."""
+        self._did("tlb", "all", self.cpus)
+
+    def flush_tlb_pages(self, cpu: int, start: int, end: int, every_cpu: bool) -> None:
+        """Drop TLB entries page by page, from ``start`` rounded down while below ``end``; at least one."""
+        self._did("tlb", "pages", self.cpus if every_cpu else 1)
+
+    def flush_cache_all(self, cpu: int) -> None:
+        """Clean and invalidate the whole data cache of this CPU, and of no other."""
+        self._did("cache", "all", 1)
+
+    def vmalloc_sync_all(self) -> None:
+        """Call the symbol (mm/vmalloc.c:769: weak)."""
+        thread = self._thread
+        before, thread.inside = thread.inside, True
+        try:
+            self.linked.vmalloc_sync_all(self)
+        finally:
+            thread.inside = before
+        self.syncs += 1
+        if self.events.sync is not None:
+            self.events.sync()
+
+    def current_mm(self, cpu: int) -> Mm | None:
+        """Return the process a CPU runs; None: it runs on init_mm."""
+        return None
+
+
+_FLUSH_SYMBOLS = ("flush_cache_vmap", "flush_cache_vunmap", "flush_tlb_kernel_range")

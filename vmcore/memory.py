@@ -1,0 +1,164 @@
+"""Physical memory: one sparse, byte-exact buffer with banks and holes.
+
+Nothing is committed until it is touched: a 64 GiB machine costs what its tables and data cost. Where the
+host refuses the whole span, the banks are packed one behind the other in a smaller buffer; callers see
+physical addresses either way.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Sequence
+
+import numpy as np
+
+from vmcore.errors import BusError
+from vmcore.units import Bank, format_size
+
+_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Linux; Python names it from 3.11 on some builds only
+_FLAGS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE
+_MANY_PAGES = 16  # from here on a run of pages is cheaper given back to the host than overwritten
+
+
+class PhysicalMemory:
+    """RAM of one machine.
+
+    Attributes:
+        banks: the RAM there is, in address order.
+        page_shift: log2 of the page size, bytes.
+        buffer: the host memory behind it; byte ``offset(pa)`` of it is physical byte ``pa``.
+        words32: the buffer as 32-bit words (memoryview); the same for ``words64``.
+        array32: the buffer as a numpy array of shape ``(n,)``, uint32; the same for ``array64``.
+        pages: the buffer as bytes, shape ``(pages, page size)``, uint8.
+    """
+
+    def __init__(self, banks: Sequence[Bank], page_shift: int, packed: bool = False) -> None:
+        """Reserve, but do not commit, the memory.
+
+        Args:
+            banks: page-aligned, in order, disjoint.
+            page_shift: log2 of the page size.
+            packed: pack the banks even where the whole span could be had.
+
+        Raises:
+            BusError: there is no bank.
+            MemoryError: the host has no room even for the packed banks.
+        """
+        if not banks:
+            raise BusError("physical memory: found no bank, expected at least one")
+        self.banks, self.page_shift = tuple(banks), page_shift
+        self.buffer, starts = _reserve(self.banks, packed)
+        #: (first address, end, what to subtract for a buffer offset) of each bank
+        self._runs = [(b.start, b.end, b.start - at) for b, at in zip(self.banks, starts, strict=True)]
+        view = memoryview(self.buffer)
+        self.words32, self.words64 = view.cast("I"), view.cast("Q")
+        self.array32 = np.frombuffer(self.buffer, np.uint32)
+        self.array64 = np.frombuffer(self.buffer, np.uint64)
+        self.pages = np.frombuffer(self.buffer, np.uint8).reshape(-1, 1 << page_shift)
+        self._first_start, self._first_end, self._first_delta = self._runs[0]
+        self._bank_starts = np.array([r[0] for r in self._runs], np.int64)
+        self._bank_ends = np.array([r[1] for r in self._runs], np.int64)
+        self._deltas = np.array([r[2] for r in self._runs], np.int64)
+
+    def offset(self, address: int, length: int = 1) -> int:
+        """Return where in the buffer ``length`` bytes at a physical address are.
+
+        Raises:
+            BusError: some of them are in no bank.
+        """
+        if self._first_start <= address and address + length <= self._first_end:
+            return address - self._first_delta
+        for start, end, delta in self._runs:
+            if start <= address and address + length <= end:
+                return address - delta
+        raise self._bus_error(address)
+
+    def offsets(self, addresses: np.ndarray) -> np.ndarray:
+        """Return buffer offsets of many physical addresses, both shape ``(n,)``, int64.
+
+        Raises:
+            BusError: one of them is in no bank.
+        """
+        if len(self._runs) == 1:
+            bad = (addresses < self._first_start) | (addresses >= self._first_end)
+            if bad.any():
+                raise self._bus_error(int(addresses[bad.argmax()]))
+            return addresses - self._first_delta
+        bank = np.searchsorted(self._bank_starts, addresses, "right") - 1
+        bad = (bank < 0) | (addresses >= self._bank_ends[bank])
+        if bad.any():
+            raise self._bus_error(int(addresses[bad.argmax()]))
+        return addresses - self._deltas[bank]
+
+    def rows(self, frames: np.ndarray) -> np.ndarray:
+        """Return the rows of `pages` that frames (int64, shape ``(n,)``) are in."""
+        if len(self._runs) == 1:
+            return frames - (self._first_delta >> self.page_shift)
+        return self.offsets(frames << self.page_shift) >> self.page_shift
+
+    def _bus_error(self, address: int) -> BusError:
+        banks = ", ".join(str(bank) for bank in self.banks)
+        return BusError(f"physical address {address:#x}: no RAM there; the banks are {banks}")
+
+    def has_frames(self, frames: np.ndarray) -> np.ndarray:
+        """Tell for each frame (int64, shape ``(n,)``) whether it is RAM, bool."""
+        bank = np.searchsorted(self._bank_starts, frames << self.page_shift, "right") - 1
+        return (bank >= 0) & (frames << self.page_shift < self._bank_ends[bank])
+
+    def read(self, address: int, length: int) -> bytes:
+        """Return bytes at a physical address; the stretch must lie in one bank."""
+        at = self.offset(address, max(length, 1))
+        return self.buffer[at : at + length]
+
+    def write(self, address: int, data: bytes) -> None:
+        """Store bytes at a physical address; the stretch must lie in one bank."""
+        at = self.offset(address, max(len(data), 1))
+        self.buffer[at : at + len(data)] = data
+
+    def load(self, address: int, size: int) -> int:
+        """Return the aligned little-endian word of ``size`` (4 or 8) bytes at a physical address."""
+        at = self.offset(address, size)
+        return self.words64[at >> 3] if size == 8 else self.words32[at >> 2]
+
+    def store(self, address: int, value: int, size: int) -> None:
+        """Store an aligned little-endian word of ``size`` (4 or 8) bytes at a physical address."""
+        at = self.offset(address, size)
+        if size == 8:
+            self.words64[at >> 3] = value
+        else:
+            self.words32[at >> 2] = value
+
+    def zero_frames(self, frames: np.ndarray) -> None:
+        """Clear whole pages (int64, shape ``(n,)``); long runs give their memory back to the host."""
+        rows = self.rows(frames)
+        n = len(rows)
+        if n >= _MANY_PAGES and (low := _run_start(rows)) is not None:
+            self.buffer.madvise(mmap.MADV_DONTNEED, low << self.page_shift, n << self.page_shift)
+        else:
+            self.pages[rows] = 0
+
+
+def _run_start(rows: np.ndarray) -> int | None:
+    """Return the lowest row if the rows are consecutive, rising or falling; else None."""
+    steps = np.diff(rows)
+    if (steps == 1).all():
+        return int(rows[0])
+    return int(rows[-1]) if (steps == -1).all() else None
+
+
+def _reserve(banks: tuple[Bank, ...], packed: bool) -> tuple[mmap.mmap, list[int]]:
+    base, span = banks[0].start, banks[-1].end - banks[0].start
+    if not packed:
+        try:
+            return mmap.mmap(-1, span, flags=_FLAGS), [b.start - base for b in banks]
+        except (OSError, OverflowError):
+            pass  # the span, holes included, is too large for this host: pack the banks
+    total = sum(bank.size for bank in banks)
+    try:
+        buffer = mmap.mmap(-1, total, flags=_FLAGS)
+    except (OSError, OverflowError) as error:
+        raise MemoryError(
+            f"the host cannot reserve {format_size(total)} of address space for RAM: {error}; ask for less"
+        ) from error
+    ends = np.cumsum([bank.size for bank in banks]).tolist()
+    return buffer, [0, *ends[:-1]]
