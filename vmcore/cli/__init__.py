@@ -1,1 +1,85 @@
-"""The command line."""
+"""The command line: a group that knows its commands by name and imports one when it is used.
+
+A command ``x-y`` is ``command``, a `click.Command`, in ``vmcore/cli/x_y.py``, and one line in `COMMANDS`.
+Exit status: 0 done, 1 what the command says it is, 2 a mistake in the input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vmcore.errors import VmcoreError, choices
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: Name to one-line help. `--help` prints this; importing the commands would cost too much.
+COMMANDS = {
+    "arches": "List the installed architectures, or describe some.",
+    "samples": "List the traces that ship with vmcore.",
+}
+
+
+class LazyGroup(click.Group):
+    """Commands from `COMMANDS`; every `VmcoreError` becomes a message and exit status 2."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"vmcore.cli.{cmd_name.replace('-', '_')}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or name the nearest one."""
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            ctx.fail(f"unknown command {args[0]!r}: {choices(args[0], COMMANDS, 'valid')}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Print the table without importing a command."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run; a mistake of the user is a message, not a traceback."""
+        try:
+            return super().invoke(ctx)
+        except VmcoreError as error:
+            _report(error)
+            ctx.exit(2)
+        except KeyboardInterrupt:
+            click.echo("vmcore: interrupted", err=True)
+            ctx.exit(130)
+
+
+def _report(error: VmcoreError) -> None:
+    click.echo(f"vmcore: error: {error}", err=True)
+    notes: Sequence[str] = getattr(error, "__notes__", ())
+    for note in notes:
+        click.echo(f"vmcore: note: {note}", err=True)
+
+
+def _print_version(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from vmcore import __version__  # noqa: PLC0415  # slow, and seldom asked for
+
+        click.echo(f"vmcore {__version__}")
+        ctx.exit()
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show the version."
+)
+def main() -> None:
+    """Run the Linux kernel's vmalloc, on any architecture, and look inside."""

@@ -1,0 +1,275 @@
+"""Nearest wins, and every mistake names its place, what was found and what is valid."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from vmcore.errors import ConfigurationError, UnitError
+from vmcore.registry import Registry
+from vmcore.selection import KEYS, Selection, select
+from vmcore.units import Bank
+
+
+@pytest.fixture(autouse=True)
+def nowhere(tmp_path, monkeypatch):
+    """Start each test in an empty directory, without VMCORE_ variables."""
+    for name in [name for name in os.environ if name.startswith("VMCORE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def refused(**arguments):
+    """Return message and notes of the error `select` must raise."""
+    with pytest.raises(ConfigurationError) as caught:
+        select(**arguments)
+    return [str(caught.value), *getattr(caught.value, "__notes__", [])]
+
+
+def test_defaults_of_what_nobody_chose():
+    chosen = select(arch="toy")
+    assert chosen == Selection(arch="toy", ram=None, vmalloc=None, platform=None, cpus=1, nodes=1, block=())
+    assert (chosen.origin("arch"), chosen.origin("cpus")) == ("from argument arch", "by default")
+
+
+def test_each_key_comes_from_the_nearest_place(monkeypatch):
+    Path("vmcore.toml").write_text(
+        'arch = "file"\nram = "1G"\nvmalloc = "1M"\nplatform = "board"\nnodes = 4\nblock = ["x"]\n'
+    )
+    monkeypatch.setenv("VMCORE_ARCH", "environment")
+    monkeypatch.setenv("VMCORE_RAM", "2G")
+    monkeypatch.setenv("VMCORE_VMALLOC", "2M")
+    chosen = select(arch="argument", ram="3G", cpus=None)
+    assert chosen == Selection(
+        arch="argument", ram=3 << 30, vmalloc=2 << 20, platform="board", cpus=1, nodes=4, block=("x",)
+    )
+    assert [chosen.origin(key) for key in KEYS] == [
+        "from argument arch",
+        "from argument ram",
+        "from VMCORE_VMALLOC",
+        "from vmcore.toml",
+        "by default",
+        "from vmcore.toml",
+        "from vmcore.toml",
+    ]
+
+
+def test_a_program_says_how_it_calls_its_options():
+    assert select(named="--{}", arch="toy").origin("arch") == "from --arch"
+    assert refused(named="--{}", cpus="two") == ["--cpus: found 'two', expected a whole number, 1 or more"]
+
+
+def test_every_variable_is_read(monkeypatch):
+    for name, text in [
+        ("ARCH", "toy"),
+        ("RAM", "0-1M,2M-3M"),
+        ("VMALLOC", "64M"),
+        ("PLATFORM", "board"),
+        ("CPUS", "2"),
+        ("NODES", "3"),
+        ("BLOCK", "one, two,"),
+    ]:
+        monkeypatch.setenv(f"VMCORE_{name}", text)
+    banks = (Bank(0, 1 << 20), Bank(2 << 20, 3 << 20))
+    assert select() == Selection(
+        arch="toy", ram=banks, vmalloc=64 << 20, platform="board", cpus=2, nodes=3, block=("one", "two")
+    )
+
+
+def test_an_empty_variable_counts_as_unset(monkeypatch):
+    Path("vmcore.toml").write_text('arch = "file"\n')
+    monkeypatch.setenv("VMCORE_ARCH", "")
+    assert select().arch == "file"
+
+
+def test_an_empty_list_as_argument_overrides_the_file():
+    Path("vmcore.toml").write_text('arch = "file"\nblock = ["x"]\n')
+    assert select(block=()).block == ()
+
+
+def test_banks_may_be_given_as_records():
+    banks = (Bank(0, 4096), Bank(8192, 12288))
+    assert select(arch="toy", ram=banks).ram == banks
+
+
+# ---- the file
+
+
+def test_the_nearest_file_wins_whole(tmp_path, monkeypatch):
+    inner = tmp_path / "inner" / "deep"
+    inner.mkdir(parents=True)
+    (tmp_path / "vmcore.toml").write_text('arch = "outer"\nram = "1G"\n')
+    (tmp_path / "inner" / "vmcore.toml").write_text('arch = "inner"\n')
+    monkeypatch.chdir(inner)
+    chosen = select()
+    assert (chosen.arch, chosen.ram) == ("inner", None)
+    assert chosen.origin("arch") == f"from {tmp_path}/inner/vmcore.toml"
+
+
+def test_pyproject_counts_where_it_has_the_table(tmp_path, monkeypatch):
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    (tmp_path / "pyproject.toml").write_text('[tool.vmcore]\narch = "outer"\n')
+    (inner / "pyproject.toml").write_text('[project]\nname = "other"\n[tool.other]\narch = "no"\n')
+    monkeypatch.chdir(inner)
+    assert select().arch == "outer"
+    (inner / "pyproject.toml").write_text('[tool.vmcore]\narch = "inner"\n')
+    chosen = select()
+    assert (chosen.arch, chosen.origin("arch")) == ("inner", "from pyproject.toml")
+
+
+def test_vmcore_toml_wins_over_pyproject_beside_it():
+    Path("vmcore.toml").write_text('arch = "own"\n')
+    Path("pyproject.toml").write_text('[tool.vmcore]\narch = "project"\n')
+    assert select().arch == "own"
+
+
+def test_an_empty_table_ends_the_search(tmp_path, monkeypatch):
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    (tmp_path / "vmcore.toml").write_text('arch = "outer"\n')
+    (inner / "pyproject.toml").write_text("[tool.vmcore]\n")
+    monkeypatch.chdir(inner)
+    assert select(arch="given").sources == {"arch": "argument arch"}
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ('arch = "toy"\nram = \n', 2, "Invalid value (at line 2, column 7)"),
+        ('arch = "toy"\n\nblock = [', 3, "Invalid value (at end of document)"),
+    ],
+)
+def test_a_syntax_error_names_file_and_line(tmp_path, text, line, message):
+    Path("vmcore.toml").write_text(text)
+    assert refused() == [f"{tmp_path}/vmcore.toml:{line}: not valid TOML: {message}"]
+
+
+def test_a_file_that_is_no_text(tmp_path):
+    Path("vmcore.toml").write_bytes(b'arch = "\xff"\n')
+    (message,) = refused()
+    assert message.startswith(f"{tmp_path}/vmcore.toml: not valid TOML: found a byte that is not UTF-8")
+
+
+def test_a_file_that_cannot_be_read(tmp_path, monkeypatch):
+    Path("vmcore.toml").write_text('arch = "toy"\n')
+
+    def deny(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", deny)
+    assert refused() == [f"{tmp_path}/vmcore.toml: cannot be read: Permission denied"]
+
+
+def test_tool_vmcore_must_be_a_table(tmp_path):
+    Path("pyproject.toml").write_text("[tool]\nvmcore = 3\n")
+    assert refused() == [f"{tmp_path}/pyproject.toml: tool.vmcore: found 3, expected a table [tool.vmcore]"]
+
+
+# ---- what is not valid
+
+NUMBER = "expected a whole number, 1 or more"
+SIZE = "expected a number of bytes such as 64K, 1G or 0x100000"
+RAM = "expected a size such as 512M or 0x20000000, or banks such as 0-3G,4G-5G"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("arch = 3", "arch: found 3, expected a name"),
+        ('arch = " "', "arch: found ' ', expected a name"),
+        ("platform = true", "platform: found True, expected a name"),
+        ("ram = 1.5", f"ram: found 1.5, {RAM}"),
+        ("ram = true", f"ram: found True, {RAM}"),
+        ('ram = "4X"', f"ram: found '4X', {SIZE}"),
+        ("ram = -1", "ram: found -1, expected a number of bytes that is not negative"),
+        ('ram = "3G-1G"', "ram: ram bank '3G-1G': ends at 0x40000000, expected one above 0xc0000000"),
+        ('vmalloc = "much"', f"vmalloc: found 'much', {SIZE}"),
+        ("vmalloc = false", "vmalloc: found False, expected a number of bytes such as 64K, 1G or 0x100000"),
+        ("cpus = 0", f"cpus: found 0, {NUMBER}"),
+        ("cpus = -1", f"cpus: found -1, {NUMBER}"),
+        ("cpus = true", f"cpus: found True, {NUMBER}"),
+        ('cpus = "2"', f"cpus: found '2', {NUMBER}"),
+        ("nodes = 1.0", f"nodes: found 1.0, {NUMBER}"),
+        ('block = "x"', "block: found 'x', expected a list of plugin names"),
+        ("block = [1]", "block: found [1], expected a list of plugin names"),
+        ('arhc = "toy"', f"arhc: unknown, did you mean 'arch'? valid: {', '.join(sorted(KEYS))}"),
+        ('sources = "me"', f"sources: unknown, did you mean 'nodes'? valid: {', '.join(sorted(KEYS))}"),
+    ],
+)
+def test_a_bad_line_of_a_file(line, message):
+    Path("vmcore.toml").write_text(line + "\n")
+    assert refused(arch="toy") == [f"vmcore.toml: {message}"]
+    Path("vmcore.toml").unlink()
+    Path("pyproject.toml").write_text(f"[tool.vmcore]\n{line}\n")
+    assert refused(arch="toy") == [f"pyproject.toml: tool.vmcore.{message}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("CPUS", "two", f"found 'two', {NUMBER}"),
+        ("NODES", "-3", f"found -3, {NUMBER}"),
+        ("RAM", "big", f"found 'big', {SIZE}"),
+        ("VMALLOC", "0.3", "found '0.3', which is not a whole number of bytes"),
+    ],
+)
+def test_a_bad_variable(monkeypatch, name, text, message):
+    monkeypatch.setenv(f"VMCORE_{name}", text)
+    assert refused(arch="toy") == [f"VMCORE_{name}: {message}"]
+
+
+def test_a_misspelt_variable_is_an_error_and_a_strangers_is_not(monkeypatch):
+    monkeypatch.setenv("VMCORE_DMESG", "/var/crash")
+    assert select(arch="toy").arch == "toy"
+    monkeypatch.setenv("VMCORE_ARHC", "toy")
+    (message,) = refused(arch="toy")
+    assert message.startswith("VMCORE_ARHC: unknown environment variable, did you mean 'VMCORE_ARCH'? valid: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"cpu": 2}, f"argument cpu: unknown, did you mean 'cpus'? valid: {', '.join(sorted(KEYS))}"),
+        ({"cpus": True}, f"argument cpus: found True, {NUMBER}"),
+        ({"cpus": 0}, f"argument cpus: found 0, {NUMBER}"),
+        ({"ram": ()}, f"argument ram: found (), {RAM}"),
+        ({"vmalloc": -1}, "argument vmalloc: found -1, expected a number of bytes that is not negative"),
+    ],
+)
+def test_a_bad_argument(arguments, message):
+    assert refused(arch="toy", **arguments) == [message]
+
+
+def test_further_mistakes_of_a_place_are_notes():
+    assert refused(cpus=0, nodes=0, arhc="toy") == [
+        f"argument arhc: unknown, did you mean 'arch'? valid: {', '.join(sorted(KEYS))}",
+        f"argument cpus: found 0, {NUMBER}",
+        f"argument nodes: found 0, {NUMBER}",
+    ]
+
+
+def test_an_overridden_mistake_is_still_one(monkeypatch):
+    monkeypatch.setenv("VMCORE_CPUS", "0")
+    assert refused(arch="toy", cpus=2) == [f"VMCORE_CPUS: found 0, {NUMBER}"]
+
+
+def test_a_configuration_error_is_a_value_error():
+    with pytest.raises(ValueError, match="cpus"):
+        select(cpus=0)
+    assert not issubclass(ConfigurationError, UnitError)
+
+
+def test_no_architecture_says_how_to_choose_one(monkeypatch):
+    loaded = Registry(None, architectures={"toy": None, "other": None})
+    monkeypatch.setattr("vmcore.registry.load", lambda block: loaded)
+    assert refused(ram="1G") == [
+        'no architecture chosen: give the argument arch="...", the option --arch, the variable VMCORE_ARCH, or '
+        'arch = "..." in vmcore.toml or [tool.vmcore] of pyproject.toml; installed: other, toy'
+    ]
+    monkeypatch.setattr("vmcore.registry.load", lambda block: Registry(None))
+    assert refused()[0].endswith("installed: none (install the package: pip install .)")
+
+
+def test_no_architecture_is_needed_where_the_caller_says_so():
+    assert select(need_arch=False, ram="1G").arch == ""
