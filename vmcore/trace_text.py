@@ -53,7 +53,7 @@ def _body(event: bytes) -> bytes:
 
 _BODIES: Final = b"(?:" + b"|".join(map(_body, FIELDS)) + b")"
 _EVENT: Final = re.compile(_PREFIX + _BODIES + _END)
-_HEADER: Final = re.compile(_PREFIX + rb"(\S*)(.*)", re.DOTALL)
+_HEADER: Final = re.compile(_PREFIX + rb"(<[^>]*>|\S*)(.*)", re.DOTALL)
 _SWALLOWED: Final = re.compile(rb"[0-9](?:us[\t -~])?: +" + _BODIES)
 _ENTRIES: Final = re.compile(rb"# entries-in-buffer/entries-written: ([0-9]+)/([0-9]+)")
 _LOST: Final = re.compile(rb"CPU:[0-9]+ \[(?:LOST )?(?:([0-9]+) )?EVENTS(?: DROPPED)?\]" + _END)
@@ -163,6 +163,8 @@ class TraceText:
         number, line = 0, b"\n"
         for number, line in enumerate(lines, 1):
             match = match_event(line)
+            if match is None and not line.isascii():
+                match = match_event(self._ascii(number, line))
             if match is None:
                 self._read_other(number, line)
                 continue
