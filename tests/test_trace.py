@@ -325,8 +325,9 @@ def test_areas_that_overlap(offset, size):
     start = START + offset
     message = problem(alloc(0, 4096) + alloc(0x4000) + alloc(0x8000) + free() + alloc(offset, size))
     assert message == (
-        f"t:5: alloc_vmap_area: found {start:#x}-{start + size:#x} over 0xffffc90000004000-0xffffc90000006000 "
-        "of line 2, expected a free in between; lines are missing or out of order: take the trace again"
+        f"t:5: alloc_vmap_area: found {start:#x}-{start + size:#x} "
+        "over 0xffffc90000004000-0xffffc90000006000 of line 2, expected a free in between; "
+        "lines are missing or out of order: take the trace again"
     )
 
 
