@@ -98,13 +98,14 @@ class TraceError(VmcoreError, ValueError):
     """A trace or vmallocinfo text that cannot be read whole.
 
     Attributes:
-        file: name of the input.
-        line: 1-based line the trouble is in; 0 when it is the file as a whole.
+        file: name of the input, as shown to the user.
+        line: 1-based line of the decompressed text; None when the file as a whole is meant.
+        problem: what was found, what is expected, what to do.
     """
 
-    def __init__(self, file: str, line: int, message: str) -> None:
-        self.file, self.line = file, line
-        super().__init__(f"{file}:{line}: {message}" if line else f"{file}: {message}")
+    def __init__(self, file: str, line: int | None, problem: str) -> None:
+        self.file, self.line, self.problem = file, line, problem
+        super().__init__(f"{file}: {problem}" if line is None else f"{file}:{line}: {problem}")
 
 
 class GoldenError(VmcoreError, ValueError):
