@@ -190,9 +190,7 @@ class AreaBuckets(Generic[T]):
         """
         columns = [(bucket.addrs, bucket.ends, bucket.items) for bucket in self.buckets]
         sizes = [len(bucket.addrs) for bucket in self.buckets]
-        covered = [
-            sum((end - addr) & self._mask for addr, end in bucket.intervals()) for bucket in self.buckets
-        ]
+        covered = [sum((end - addr) & self._mask for addr, end in bucket.intervals()) for bucket in self.buckets]
         hold(
             all(len(c) == n for n, row in zip(sizes, columns, strict=True) for c in row),
             "columns of unequal length",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
@@ -399,10 +400,10 @@ class PageTables:
         else:
             missing = np.flatnonzero(self._tables(first + 1, last - first) < 0) + first + 1
             # the head and the tail share a table with others and stand alone
-            edges = {first + 1, last, *(n for m in missing.tolist() for n in (m, m + 1))}
+            edges = {first + 1, last, *missing.tolist()}
             cuts = [start, *(n << span for n in sorted(edges) if n <= last), end]
         return [_Stretch(a, -(-(b - a) >> self._page_shift), bool(b - a & page - 1), b - 1 >> span == a >> span)
-                for a, b in zip(cuts, cuts[1:], strict=False)]  # fmt: skip
+                for a, b in pairwise(cuts)]  # fmt: skip
 
     def _tables(self, first: int, count: int) -> np.ndarray:
         """Return the last-level table (int64; -1: missing) of consecutive spans of the address space."""
@@ -420,7 +421,8 @@ class PageTables:
 
     def _words(self, d: _Depth, addresses: np.ndarray) -> np.ndarray:
         """Return the (first) words of entries at physical addresses (int64)."""
-        return d.array[self._memory.offsets(addresses) >> d.word_shift]
+        words: np.ndarray = d.array[self._memory.offsets(addresses) >> d.word_shift]
+        return words
 
     @staticmethod
     def _decode(d: _Depth, words: np.ndarray) -> np.ndarray:
@@ -456,7 +458,8 @@ class PageTables:
     def _load(self, at: _Place) -> np.ndarray:
         """Return the words of a place, shape ``(n,)``; a view where they lie in one piece."""
         array = self._last.array
-        return array[at.words] if at.words is not None else self._grid[at.rows].ravel()
+        words: np.ndarray = array[at.words] if at.words is not None else self._grid[at.rows].ravel()
+        return words
 
     def _store(self, at: _Place, entries: np.ndarray | int) -> None:
         """Store last-level words, and what the hardware reads where that is another word."""
@@ -491,7 +494,7 @@ class PageTables:
         first, last = start >> span, end - 1 >> span
         if last - first < _FEW_TABLES:
             cuts = [start, *(n << span for n in range(first + 1, last + 1)), end]
-            for a, b in zip(cuts, cuts[1:], strict=False):
+            for a, b in pairwise(cuts):
                 if (table := self._walk_clearing(a)) is not None:
                     self._unmap_part(table, a, b)
             return
@@ -594,7 +597,7 @@ class PageTables:
         edges = np.flatnonzero(np.diff(np.concatenate(([0], live, [0]))))
         for first, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
             cuts = sorted({first, *(n + 1 for n in warned if first <= n < end), end})
-            for a, b in zip(cuts, cuts[1:], strict=False):
+            for a, b in pairwise(cuts):
                 self._on_cleared(address=start + (a << self._page_shift), entries=readonly(old[a:b]))
                 if b - 1 in warned:
                     self._reporter.warn_on(*_WARN_CLEARED)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Any
@@ -77,6 +79,9 @@ class Registry:
             return PluginError(name, distribution, module, cause)
 
         _check_version(getattr(plugin, "vmcore_api", None), refuse)
+        self._register(plugin, name, refuse)
+
+    def _register(self, plugin: object, name: str, refuse: Callable[[str], PluginError]) -> None:
         try:
             self.manager.register(plugin, name)
             self.manager.check_pending()
@@ -98,8 +103,9 @@ class Registry:
         added = []
         try:
             for number, listener in enumerate(listeners):
-                name = f"listener {number}: {getattr(listener, '__name__', type(listener).__name__)}"
-                self._register(listener, name)
+                kind = getattr(listener, "__name__", type(listener).__name__)
+                name = f"listener {number}"
+                self._register(listener, name, partial(PluginError, name, "given by the program", kind))
                 added.append(listener)
             yield
         finally:

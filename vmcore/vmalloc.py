@@ -510,7 +510,8 @@ class Vmalloc(Machine):
         if (missing := np.flatnonzero(frames == NO_FRAME)).size:
             self._access_fault(addr, int(missing[0]), "read")
         skip = addr & self.arch.page_size - 1
-        return self.memory.pages[self.memory.rows(frames)].ravel()[skip : skip + count].tobytes()
+        data: np.ndarray = self.memory.pages[self.memory.rows(frames)].ravel()
+        return data[skip : skip + count].tobytes()
 
     def _copy_to(self, addr: int, data: np.ndarray) -> None:
         """Write mapped memory, page after page, until the first byte that is not."""
@@ -588,7 +589,7 @@ class Vmalloc(Machine):
             self._insert_failed(vma, tried, beyond, EFAULT)
 
     def _insert_batch(self, vma: VmAreaStruct, addr: int, first: int, count: int) -> None:
-        """Insert pages ``first`` to ``first + count`` of the mapping, or those in front of the first that fails."""
+        """Insert ``count`` pages of the mapping from ``first`` on, or those before the first that fails."""
         shift = self.arch.page_shift
         if len(vma.inserted) < first + count:
             more = np.full(first + count - len(vma.inserted), NO_FRAME, np.int64)

@@ -1,0 +1,258 @@
+"""Replay golden bundles and compare: ``python -m vmcore.golden FILE...``.
+
+A bundle is JSON lines: a header a script, then a line an op with its arguments, result, every event in order
+and the counters; at ``dump`` the whole area list and every page-table entry. Everything is compared.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import click
+from attrs import define, field
+
+from vmcore import registry as plugins
+from vmcore.errors import GoldenError, VmcoreError
+from vmcore.opscript import KINDS_LEFT_OUT, Event, ScriptRun
+from vmcore.registry import Registry
+
+_HEADER = ("bits", "page_shift", "levels", "page_kernel", "page_kernel_exec", "zones", "ioremap_max_order",
+           "sizeof_vm_struct", "vmalloc_start", "vmalloc_end", "physpages", "num_physpages")  # fmt: skip
+_CONTEXT = 3  # ops shown before a mismatch
+
+
+@define
+class Script:
+    """One script of a bundle.
+
+    Attributes:
+        file: the bundle.
+        line: of its header, from 1.
+        header: its header.
+        ops: (line number, op line), in order.
+    """
+
+    file: str
+    line: int
+    header: dict[str, Any]
+    ops: list[tuple[int, dict[str, Any]]] = field(factory=list)
+
+    @property
+    def name(self) -> str:
+        """Its name, or its place."""
+        return str(self.header.get("script", f"script at line {self.line}"))
+
+
+@define
+class Tally:
+    """What was compared in one bundle, and the first mismatch."""
+
+    file: str
+    scripts: int = 0
+    ops: int = 0
+    events: int = 0
+    mismatches: int = 0
+    left_out: Counter[str] = field(factory=Counter)
+    first: str = ""
+
+
+def read_bundle(path: str) -> Iterator[Script]:
+    """Read the scripts of a bundle (plain or .xz), one at a time.
+
+    Raises:
+        GoldenError: it cannot be read, a line is not JSON, or an op stands before any header.
+    """
+    current: Script | None = None
+    number = 0
+    try:
+        with open(path, "rb") as raw:
+            packed = raw.peek(6)[:6] == b"\xfd7zXZ\0"
+            for number, text in enumerate(lzma.open(raw) if packed else raw, 1):
+                line = json.loads(text)
+                if not isinstance(line, dict):
+                    raise GoldenError(f"{path}:{number}: found {text[:40]!r}, expected a JSON object")
+                if "hdr" in line:
+                    if current:
+                        yield current
+                    current = Script(path, number, line)
+                    _check_header(current)
+                elif current is None:
+                    raise GoldenError(f"{path}:{number}: an op before any header; is this a golden bundle?")
+                else:
+                    current.ops.append((number, line))
+    except (OSError, lzma.LZMAError, EOFError) as error:
+        raise GoldenError(f"{path}: cannot be read after line {number}: {error}") from error
+    except ValueError as error:
+        if isinstance(error, VmcoreError):
+            raise
+        raise GoldenError(f"{path}:{number + 1}: not JSON: {error}; is this a golden bundle?") from error
+    if current is None:
+        raise GoldenError(f"{path}: found no script, expected a golden bundle")
+    yield current
+
+
+def _check_header(script: Script) -> None:
+    missing = [key for key in _HEADER if key not in script.header]
+    if missing:
+        raise GoldenError(f"{script.file}:{script.line}: the header lacks {', '.join(missing)}")
+
+
+def expand(events: list[list[Any]]) -> list[Event]:
+    """Take apart what bundles write as one event with a list: one tuple a call, in order."""
+    out: list[Event] = []
+    for event in events:
+        kind, ids = event[0], event[-1]
+        if kind == "set_pte":
+            start = int(event[1], 16)
+            out += [(kind, start + 4096 * n, event[2], i) for n, i in enumerate(ids)]
+        elif kind == "clear_pte":
+            start = int(event[1], 16)
+            out += [(kind, start + 4096 * n, i) for n, i in enumerate(ids)]
+        elif isinstance(ids, list):
+            head = tuple(event[:-1])
+            out += [(*head, i) for i in ids]
+        else:
+            out.append(tuple(event))
+    return out
+
+
+def _expected(line: dict[str, Any]) -> dict[str, Any]:
+    """Return an op's line with lists of calls taken apart."""
+    line = dict(line)
+    line["ev"] = expand(line.get("ev", []))
+    if "ptes" in line:
+        line["ptes"] = [
+            (int(va, 16) + 4096 * n, prot, i) for va, prot, ids in line["ptes"] for n, i in enumerate(ids)
+        ]
+    return line
+
+
+def _header_mismatch(run: ScriptRun, header: dict[str, Any]) -> str:
+    """Compare what a header says of the machine with the machine, and its argv with itself."""
+    argv = header.get("argv", [])
+    options = dict(zip(argv[::2], argv[1::2], strict=False))
+    found = {
+        "sizeof_vm_struct": run.arch.sizeof_vm_struct,
+        "zones": [*run.arch.zone_names, "MOVABLE"],
+        "physpages": int(options.get("--physpages", header["physpages"]), 0)
+        if isinstance(options.get("--physpages"), str)
+        else header["physpages"],
+    }
+    for key, option in (("vmalloc_start", "--vmalloc-start"), ("vmalloc_end", "--vmalloc-end")):
+        if option in options:
+            found[key] = f"{int(options[option], 0):#x}"
+    for key, value in found.items():
+        if header[key] != value:
+            return f"header field {key!r}: expected {header[key]!r}, got {value!r}"
+    return ""
+
+
+def _difference(want: dict[str, Any], got: dict[str, Any]) -> str:
+    """Say how two lines differ first; "" if they do not."""
+    for key in [*want, *(k for k in got if k not in want)]:
+        a, b = want.get(key), got.get(key)
+        if a == b:
+            continue
+        if isinstance(a, list) and isinstance(b, list):
+            n = next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+            return (
+                f"{key}[{n}] of {len(a)}: expected {a[n] if n < len(a) else 'nothing'}, "
+                f"got {b[n] if n < len(b) else 'nothing'}"
+            )
+        return f"{key}: expected {a!r}, got {b!r}"
+    return ""
+
+
+def replay(script: Script, registry: Registry, tally: Tally) -> None:
+    """Run one script and add to the tally; it is left at its first mismatch.
+
+    Raises:
+        GoldenError: the script cannot be run; names file and line.
+    """
+    tally.scripts += 1
+    try:
+        run = ScriptRun(registry, script.header)
+    except GoldenError as error:
+        raise GoldenError(f"{script.file}:{script.line}: {error}") from None
+    problem = _header_mismatch(run, script.header)
+    if problem:
+        _mismatch(tally, script, problem, script.line, [])
+        return
+    for n, (number, line) in enumerate(script.ops):
+        want = _expected(line)
+        try:
+            got = run.run(str(line.get("op", "")) or "missing")
+        except GoldenError as error:
+            problem = str(error)
+        else:
+            tally.events += len(got["ev"])
+            problem = _difference(want, got)
+        tally.ops += 1
+        if problem:
+            _mismatch(tally, script, problem, number, [str(o.get("op")) for _, o in script.ops[: n + 1]])
+            return
+
+
+def _mismatch(tally: Tally, script: Script, problem: str, line: int, ops: list[str]) -> None:
+    tally.mismatches += 1
+    if not tally.first:
+        before = "".join(f"\n    {op}" for op in ops[-_CONTEXT - 1 : -1])
+        at = f"\n  > {ops[-1]}" if ops else ""
+        tally.first = f"{script.file}:{line}: {script.name}: {problem}{before}{at}"
+
+
+def replay_file(path: str, registry: Registry) -> Tally:
+    """Replay a whole bundle."""
+    tally = Tally(path)
+    for script in read_bundle(path):
+        kind = script.header.get("kind", "")
+        if kind in KINDS_LEFT_OUT:
+            tally.left_out[kind] += 1
+        else:
+            replay(script, registry, tally)
+    return tally
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("--block", multiple=True, help="Leave a plugin out.")
+def main(files: tuple[str, ...], block: tuple[str, ...]) -> None:
+    """Replay golden bundles and compare every result, event, counter and dump.
+
+    Exit status: 0 all agree, 1 a mismatch, 2 a bundle cannot be read or run.
+    """
+    try:
+        registry = plugins.load(block)
+        mismatches = 0
+        for path in files:
+            began = time.perf_counter()
+            tally = replay_file(path, registry)
+            mismatches += tally.mismatches
+            print(_line(tally, time.perf_counter() - began))
+            if tally.first:
+                print(f"first mismatch: {tally.first}")
+    except VmcoreError as error:
+        print(f"vmcore.golden: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(1 if mismatches else 0)
+
+
+def _line(tally: Tally, seconds: float) -> str:
+    text = (
+        f"{tally.file}: {tally.scripts} scripts, {tally.ops} ops, {tally.events} events compared, "
+        f"{tally.mismatches} mismatches, {seconds:.1f} s"
+    )
+    if tally.left_out:
+        kinds = ", ".join(f"{n} {kind} ({KINDS_LEFT_OUT[kind]})" for kind, n in sorted(tally.left_out.items()))
+        text += f"; left out: {kinds}"
+    return text
+
+
+if __name__ == "__main__":
+    main()
