@@ -252,7 +252,7 @@ class AreaList:
         stop the loop only at areas whose aligned end exceeds end - size; they are the last of
         the list, so the first fit in front of them is the C's, and without one the loop
         reaches the first of them. Up to there nothing wraps: `addr` + size stays below `end`.
-        Where end - size underflows the locate() finds the list's front and nothing is skipped.
+        Where end - size underflows `last` is the list's front: every area above `addr` is walked.
         """
         first, last = self._areas.locate(addr), self._areas.locate((end - size) & -align)
         if first >= last:
