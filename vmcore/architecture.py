@@ -104,6 +104,7 @@ class Level:
     bits: int
     entry_bytes: int
     frame: tuple[Segment, ...] = field(converter=_segments)
+    repeat: tuple[int, ...] = field(default=(), converter=_ints)
     none_mask: int = field()
     present_mask: int = 1
     missing_mask: int = field()
@@ -112,7 +113,6 @@ class Level:
     table_flags: int = 0
     leaves: tuple[Leaf, ...] = field(default=(), converter=_leaves)
     prebuilt: bool = False
-    repeat: tuple[int, ...] = field(default=(), converter=_ints)
     offset: int = 0
     error_name: str = field()
     flag_names: Flags = field(default=(), converter=_flags)

@@ -73,7 +73,7 @@ def read_bundle(path: str) -> Iterator[Script]:
     try:
         with open(path, "rb") as raw:
             packed = raw.peek(6)[:6] == b"\xfd7zXZ\0"
-            for number, text in enumerate(lzma.open(raw) if packed else raw, 1):
+            for number, text in enumerate(lzma.LZMAFile(raw) if packed else raw, 1):
                 line = json.loads(text)
                 if not isinstance(line, dict):
                     raise GoldenError(f"{path}:{number}: found {text[:40]!r}, expected a JSON object")

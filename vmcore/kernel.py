@@ -199,7 +199,7 @@ class Kernel(Vmalloc):
         starts = np.array([a.addr for a in areas], np.uint64)
         ends = np.array([a.addr + a.size - self.arch.page_size for a in areas], np.uint64)
         owner = np.searchsorted(starts, addresses, "right") - 1
-        stray = (owner < 0) | (addresses >= ends[owner]) if len(areas) else np.ones(len(addresses), bool)
+        stray = (owner < 0) | (addresses >= ends[owner]) if areas else np.ones(len(addresses), bool)
         if stray.any():
             n = int(stray.argmax())
             raise BrokenInvariant(f"page-table entry {int(words[n]):#x} at {int(addresses[n]):#x} is in no area")

@@ -284,7 +284,7 @@ class Machine:
             self.init_mm.fail_countdown = nth
 
     def kmalloc(self, size: int, gfp: int, node: int) -> int | None:
-        """kmalloc_node(): return a handle, ZERO_SIZE_PTR for 0 bytes, None: out of memory."""
+        """Call kmalloc_node(): return a handle, ZERO_SIZE_PTR for 0 bytes, None: out of memory."""
         failing = self._kmalloc_countdown == 1
         if self._kmalloc_countdown:
             self._kmalloc_countdown -= 1
@@ -294,7 +294,7 @@ class Machine:
         return handle
 
     def kfree(self, handle: int | None) -> None:
-        """kfree(); None is NULL."""
+        """Call kfree(); None is NULL."""
         if self.events.kfree is not None:
             self.events.kfree(handle=handle)
         if handle is not None and handle != ZERO_SIZE_PTR:

@@ -24,7 +24,7 @@ from vmcore.machine import Flush
 from vmcore.memory import PhysicalMemory
 from vmcore.registry import Registry
 from vmcore.units import Bank
-from vmcore.vmalloc import VmAreaStruct, Vmalloc
+from vmcore.vmalloc import Vmalloc, VmAreaStruct
 
 _TABLES = Bank(0x4000_0000, 0x8000_0000)  # where page tables come from, beyond every page of a script
 _NOT_PRESENT = 15  # the protection number of an entry that is neither none nor present
@@ -316,7 +316,8 @@ class ScriptRun:
         name, *words = text.split()
         result = _Result()
         args: list[int] = []
-        self.recorder.events = events = []
+        events: list[Event] = []
+        self.recorder.events = events
         handler = self._HANDLERS.get(name)
         if handler is None:
             raise GoldenError(f"unknown op {name!r} in {text!r}")

@@ -328,9 +328,9 @@ class PageTables:
 
     def _map_stretch(self, stretch: _Stretch, table: int, frames: np.ndarray, prot: int) -> int:
         """Write the entries of one stretch; return how many, fewer before a NULL page."""
-        if stretch.pages <= _FEW and stretch.in_one_table and self._on_mapped is None:
-            if self._map_few(stretch, table, frames, prot):
-                return stretch.pages
+        few = stretch.pages <= _FEW and stretch.in_one_table and self._on_mapped is None
+        if few and self._map_few(stretch, table, frames, prot):
+            return stretch.pages
         at = self._find(stretch, table)
         null = np.flatnonzero(frames == NO_FRAME)
         stop = int(null[0]) if len(null) else stretch.pages
