@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
@@ -77,6 +78,9 @@ class Registry:
             return PluginError(name, distribution, module, cause)
 
         _check_version(getattr(plugin, "vmcore_api", None), refuse)
+        _check_marks(plugin, self.manager, refuse)
+        if self.manager.has_plugin(name) or self.manager.is_registered(plugin):
+            raise refuse("its name is taken, or it is registered under another name already")
         try:
             self.manager.register(plugin, name)
             self.manager.check_pending()
@@ -93,6 +97,8 @@ class Registry:
             if impl.plugin is not plugin:
                 continue
             brought: Any = impl.function()
+            if not isinstance(brought, Iterable):
+                raise TypeError(f"vmcore_architectures() returned {brought!r}, expected Architecture records")
             for arch in brought:
                 if not isinstance(arch, Architecture):
                     raise TypeError(f"vmcore_architectures() returned {arch!r}, expected Architecture records")
@@ -122,15 +128,24 @@ def _check_version(declared: Any, refuse: Any) -> None:
         raise refuse(f"it was written for contract {declared}, this is {API_VERSION}; update one of them")
 
 
+_HOOKS = tuple(name for name in dir(hookspecs) if name.startswith("vmcore_"))
+
+
+def _check_marks(plugin: object, manager: pluggy.PluginManager, refuse: Any) -> None:
+    """Refuse a hook without ``@hookimpl``, which pluggy would leave out without a word."""
+    for name in _HOOKS:
+        if callable(getattr(plugin, name, None)) and manager.parse_hookimpl_opts(plugin, name) is None:
+            raise refuse(f"its {name} is not marked, expected @hookimpl above it")
+
+
 def _explain(text: str) -> str:
     """Turn pluggy's message into one line, with the nearest hook for a misspelt one."""
     line = " ".join(text.split())
-    known = [name for name in dir(hookspecs) if name.startswith("vmcore_")]
-    for word in line.replace("'", " ").split():
-        if word.startswith("vmcore_") and word not in known:
-            near = get_close_matches(word, known, n=1)
-            return f"unknown hook {word!r}" + (f", did you mean {near[0]!r}?" if near else "")
-    return line
+    unknown = re.match(r"unknown hook '(\w+)'", line)
+    if unknown is None:
+        return line
+    near = get_close_matches(unknown[1], _HOOKS, n=1)
+    return f"unknown hook {unknown[1]!r}" + (f", did you mean {near[0]!r}?" if near else "")
 
 
 def _origin(point: EntryPoint) -> str:
@@ -153,7 +168,7 @@ def load(block: Iterable[str] = (), points: Iterable[EntryPoint] | None = None) 
     manager.register(weak, "weak")
     found = sorted(entry_points(group=GROUP) if points is None else points, key=lambda p: p.name)
     blocked = frozenset(block)
-    for name in blocked - {point.name for point in found}:
+    for name in sorted(blocked - {point.name for point in found}):
         valid = choices(name, (point.name for point in found), "installed")
         raise ConfigurationError(f"cannot block plugin {name!r}, which is not installed: {valid}")
     registry = Registry(manager, blocked=blocked)
@@ -166,7 +181,7 @@ def load(block: Iterable[str] = (), points: Iterable[EntryPoint] | None = None) 
 def _load_one(registry: Registry, point: EntryPoint) -> None:
     try:
         plugin = point.load()
-    except Exception as error:  # a stranger's import ran: whatever it raised is the cause
+    except (Exception, SystemExit) as error:  # a stranger's import ran: whatever it raised is the cause
         cause = f"cannot be imported: {type(error).__name__}: {error}"
         registry.broken[point.name] = PluginError(point.name, _origin(point), point.value, cause)
         return
