@@ -69,7 +69,7 @@ def wide(name):
         )  # fmt: skip
 
     return Architecture(
-        name=name, description="Words " * 30, word_bits=64, page_shift=12, levels=levels, page_kernel=0x1,
+        name=name, description="hyphen-ated " * 20, word_bits=64, page_shift=12, levels=levels, page_kernel=0x1,
         zones=["NORMAL"], layout=layout,
     )  # fmt: skip
 
@@ -391,6 +391,7 @@ def test_a_terminal_of_80_columns_holds_every_value_whole(installed, monkeypatch
         result = run(*arguments)
         assert "\x1b[" in result.output
         assert max(len(line.rstrip()) for line in lines(result)) <= 80
+        assert not any(line.endswith("hyphen-") for line in lines(result))
         assert any("0xffffc20000000000-0xffffe1ffffffffff" in line for line in lines(result))
 
 
