@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from vmcore import registry as plugins
-from vmcore.architecture import Architecture, LayoutRequest
+from vmcore.architecture import Architecture
 from vmcore.arealist import VmStruct
 from vmcore.errors import BrokenInvariant, ConfigurationError
 from vmcore.explain import explain, vmallocinfo
@@ -88,18 +88,11 @@ class Kernel(Vmalloc):
         )
         self.registry = registry if registry is not None else plugins.load(chosen.block)
         record = arch if isinstance(arch, Architecture) else self.registry.get(chosen.arch)
-        layout = record.lay_out(
-            LayoutRequest(
-                ram=record.default_ram if chosen.ram is None else chosen.ram,
-                vmalloc=chosen.vmalloc,
-                platform=chosen.platform,
-            )
-        )
+        layout = record.lay_out(chosen.request(record))
         if not 1 <= chosen.cpus <= record.max_cpus:
             raise ConfigurationError(f"{record.name}: cpus is {chosen.cpus}, expected 1 to {record.max_cpus}")
-        manager = self.registry.manager
-        with self.registry.listening(listeners):
-            linked, events = link(manager, record), bind_events(manager)
+        manager = self.registry.with_listeners(listeners).manager
+        linked, events = link(manager, record), bind_events(manager)
         memory = PhysicalMemory(layout.banks, record.page_shift)
         pages = PageAllocator(record, layout, memory, chosen.nodes)
         tables = _TablePages(pages, record.page_shift)

@@ -41,14 +41,27 @@ def link(manager: pluggy.PluginManager, arch: Architecture) -> Linked:
 
 def _resolve(manager: pluggy.PluginManager, symbol: str, arch: Architecture) -> Callable[..., Any]:
     caller = getattr(manager.hook, f"vmcore_{symbol}")
-    plain = [i for i in caller.get_hookimpls() if not (i.wrapper or i.hookwrapper or i.trylast)]
-    strong = [i.plugin_name for i in plain if i.function(*([arch] * len(i.argnames))) is not None]
+    impls = caller.get_hookimpls()
+    plain = [i for i in impls if not (i.wrapper or i.hookwrapper or i.trylast)]
+    wrappers = ", ".join(i.plugin_name for i in impls if i.wrapper or i.hookwrapper) or "weak"
+    answers = {i.plugin_name: _ask(symbol, i.plugin_name, i.function, arch, len(i.argnames)) for i in plain}
+    strong = {plugin: answer for plugin, answer in answers.items() if answer is not None}
     if len(strong) > 1:
         raise LinkError(symbol, arch.name, strong)
-    found = caller(arch=arch)
-    suspects = [*strong, *(i.plugin_name for i in caller.get_hookimpls() if i.wrapper or i.hookwrapper)]
-    _check_symbol(symbol, arch, found, ", ".join(suspects) or "weak")
+    for plugin, answer in strong.items():
+        _check_symbol(symbol, arch, answer, plugin)
+    found = _ask(symbol, wrappers, lambda record: caller(arch=record), arch, 1)
+    _check_symbol(symbol, arch, found, wrappers)
     return found  # type: ignore[no-any-return]  # checked just above, which mypy cannot see
+
+
+def _ask(symbol: str, plugin: str, hook: Callable[..., Any], arch: Architecture, arguments: int) -> Any:
+    """Ask a link hook; *arguments*: how many of its one argument the implementation takes."""
+    try:
+        return hook(*[arch][:arguments])
+    except Exception as error:  # a stranger's code ran: whatever it raised is the cause
+        cause = f"asked for {symbol} of {arch.name!r}, it raised {type(error).__name__}: {error}"
+        raise PluginError(plugin, "at link time", f"vmcore_{symbol}", cause) from error
 
 
 def _check_symbol(symbol: str, arch: Architecture, found: Any, plugin: str) -> None:
@@ -56,11 +69,11 @@ def _check_symbol(symbol: str, arch: Architecture, found: Any, plugin: str) -> N
     wanted = f"{symbol}({', '.join(arguments)})"
     problem = f"its {symbol} for {arch.name!r} is {found!r}, expected a callable {wanted}"
     if not callable(found):
-        raise PluginError(plugin, "linked", symbol, problem)
+        raise PluginError(plugin, "at link time", f"vmcore_{symbol}", problem)
     try:
         inspect.signature(found).bind(*arguments)
-    except TypeError as error:
-        raise PluginError(plugin, "linked", symbol, f"{problem}: {error}") from error
+    except (TypeError, ValueError) as error:  # ValueError: a builtin that tells no signature
+        raise PluginError(plugin, "at link time", f"vmcore_{symbol}", f"{problem}: {error}") from error
 
 
 @frozen

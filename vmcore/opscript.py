@@ -293,8 +293,8 @@ class ScriptRun:
         memory = PhysicalMemory(layout.banks, arch.page_shift)
         self.pages, self.slab = PageStack(memory, physpages), KmallocCount()
         self.recorder = _Recorder(arch, self.protections)
-        with registry.listening([self.recorder]):
-            linked, events = link(registry.manager, arch), bind_events(registry.manager)
+        manager = registry.with_listeners([self.recorder]).manager
+        linked, events = link(manager, arch), bind_events(manager)
         tables = _TableStack(_TABLES.start + root, page)
         self.kernel = Vmalloc(
             arch, layout, linked, events, memory, self.pages, tables, self.slab, header["num_physpages"]

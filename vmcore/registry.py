@@ -2,86 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from difflib import get_close_matches
-from functools import partial
-from importlib.metadata import EntryPoint, entry_points
-from types import MappingProxyType
-from typing import Any
-
-import pluggy
-from attrs import define, field
-
-from vmcore import hookspecs, weak
-from vmcore.architecture import Architecture
-from vmcore.errors import ConfigurationError, PluginError, UnknownArchitecture, choices
-from vmcore.hookspecs import API_VERSION, PROJECT
-
-GROUP = "vmcore"  #: entry-point group through which every plugin arrives
-
-
-@define(eq=False)
-class Registry:
-    """The plugins of one run: loaded, broken and blocked.
-
-    Attributes:
-        manager: the pluggy manager with everything that works registered.
-        broken: entry-point name to `PluginError`, for those that do not.
-        blocked: names that were asked to stay out.
-        architectures: name to record, in order of name.
-        origin: architecture name to entry-point name.
-    """
-
-    manager: pluggy.PluginManager
-    broken: dict[str, PluginError] = field(factory=dict)
-    blocked: frozenset[str] = frozenset()
-    _architectures: dict[str, Architecture] = field(factory=dict)
-    origin: dict[str, str] = field(factory=dict)
-
-    @property
-    def architectures(self) -> MappingProxyType[str, Architecture]:
-        """Name to record, in order of name."""
-        return MappingProxyType(dict(sorted(self._architectures.items())))
-
-    def get(self, name: str) -> Architecture:
-        """Return the architecture of that name.
-
-        Raises:
-            PluginError: the plugin of that name is installed but broken.
-            UnknownArchitecture: nobody brings it.
-        """
-        if name in self._architectures:
-            return self._architectures[name]
-        for plugin, error in self.broken.items():
-            if plugin.replace("_", "-") == name.replace("_", "-"):
-                raise error
-        raise self._unknown(name)
-
-    def _unknown(self, name: str) -> UnknownArchitecture:
-        error = UnknownArchitecture(name, self._architectures)
-        if not self._architectures:
-            error.add_note("no architecture was found at all; install the package (pip install .)")
-        for broken in self.broken.values():
-            error.add_note(f"one plugin could not be used: {broken}")
-        return error
-
-    def add(self, plugin: object, name: str, distribution: str = "given by the program") -> None:
-        """Register one plugin: a module, or an object with hook implementations.
-
-        Raises:
-            PluginError: it declares no or another contract version, implements an unknown hook, asks for
-                arguments a hook does not have, or brings an architecture that exists already.
-        """
-        module = getattr(plugin, "__name__", type(plugin).__name__)
-
-        def refuse(cause: str) -> PluginError:
-            return PluginError(name, distribution, module, cause)
-
-        _check_version(getattr(plugin, "vmcore_api", None), refuse)
         self._register(plugin, name, refuse)
 
     def _register(self, plugin: object, name: str, refuse: Callable[[str], PluginError]) -> None:
+        _check_marks(plugin, self.manager, refuse)
+        if self.manager.has_plugin(name) or self.manager.is_registered(plugin):
+            raise refuse("its name is taken, or it is registered under another name already")
         try:
             self.manager.register(plugin, name)
             self.manager.check_pending()
@@ -93,30 +19,34 @@ class Registry:
             self._withdraw(plugin, name)
             raise refuse(f"{type(error).__name__}: {error}") from error
 
-    @contextmanager
-    def listening(self, listeners: Iterable[object]) -> Iterator[None]:
-        """Register further plugins while a machine is linked: its own listeners and wrappers.
+    def with_listeners(self, listeners: Iterable[object]) -> Registry:
+        """Return a registry with further plugins, for one machine: its own listeners and wrappers.
+
+        They need not declare a contract version. Without any, this registry itself is returned.
 
         Raises:
             PluginError: one of them breaks the contract.
         """
-        added = []
-        try:
-            for number, listener in enumerate(listeners):
-                kind = getattr(listener, "__name__", type(listener).__name__)
-                name = f"listener {number}"
-                self._register(listener, name, partial(PluginError, name, "given by the program", kind))
-                added.append(listener)
-            yield
-        finally:
-            for listener in added:
-                self.manager.unregister(listener)
+        listeners = tuple(listeners)
+        if not listeners:
+            return self
+        manager = _new_manager()
+        more = Registry(manager, self.broken, self.blocked, dict(self._architectures), dict(self.origin))
+        for name, plugin in self.manager.list_name_plugin():
+            manager.register(plugin, name)
+        for number, listener in enumerate(listeners):
+            kind = getattr(listener, "__name__", type(listener).__name__)
+            name = f"listener {number}"
+            more._register(listener, name, partial(PluginError, name, "given by the program", kind))
+        return more
 
     def _collect(self, plugin: object, name: str) -> None:
         for impl in self.manager.hook.vmcore_architectures.get_hookimpls():
             if impl.plugin is not plugin:
                 continue
             brought: Any = impl.function()
+            if not isinstance(brought, Iterable):
+                raise TypeError(f"vmcore_architectures() returned {brought!r}, expected Architecture records")
             for arch in brought:
                 if not isinstance(arch, Architecture):
                     raise TypeError(f"vmcore_architectures() returned {arch!r}, expected Architecture records")
@@ -146,20 +76,35 @@ def _check_version(declared: Any, refuse: Any) -> None:
         raise refuse(f"it was written for contract {declared}, this is {API_VERSION}; update one of them")
 
 
+_HOOKS = tuple(name for name in dir(hookspecs) if name.startswith("vmcore_"))
+
+
+def _check_marks(plugin: object, manager: pluggy.PluginManager, refuse: Any) -> None:
+    """Refuse a hook without ``@hookimpl``, which pluggy would leave out without a word."""
+    for name in _HOOKS:
+        if callable(getattr(plugin, name, None)) and manager.parse_hookimpl_opts(plugin, name) is None:
+            raise refuse(f"its {name} is not marked, expected @hookimpl above it")
+
+
 def _explain(text: str) -> str:
     """Turn pluggy's message into one line, with the nearest hook for a misspelt one."""
     line = " ".join(text.split())
-    known = [name for name in dir(hookspecs) if name.startswith("vmcore_")]
-    for word in line.replace("'", " ").split():
-        if word.startswith("vmcore_") and word not in known:
-            near = get_close_matches(word, known, n=1)
-            return f"unknown hook {word!r}" + (f", did you mean {near[0]!r}?" if near else "")
-    return line
+    unknown = re.match(r"unknown hook '(\w+)'", line)
+    if unknown is None:
+        return line
+    near = get_close_matches(unknown[1], _HOOKS, n=1)
+    return f"unknown hook {unknown[1]!r}" + (f", did you mean {near[0]!r}?" if near else "")
 
 
 def _origin(point: EntryPoint) -> str:
     dist = point.dist
     return f"{dist.name} {dist.version}" if dist else "unknown distribution"
+
+
+def _new_manager() -> pluggy.PluginManager:
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(hookspecs)
+    return manager
 
 
 def load(block: Iterable[str] = (), points: Iterable[EntryPoint] | None = None) -> Registry:
@@ -172,12 +117,11 @@ def load(block: Iterable[str] = (), points: Iterable[EntryPoint] | None = None) 
     Raises:
         ConfigurationError: a name to block that is not installed.
     """
-    manager = pluggy.PluginManager(PROJECT)
-    manager.add_hookspecs(hookspecs)
+    manager = _new_manager()
     manager.register(weak, "weak")
     found = sorted(entry_points(group=GROUP) if points is None else points, key=lambda p: p.name)
     blocked = frozenset(block)
-    for name in blocked - {point.name for point in found}:
+    for name in sorted(blocked - {point.name for point in found}):
         valid = choices(name, (point.name for point in found), "installed")
         raise ConfigurationError(f"cannot block plugin {name!r}, which is not installed: {valid}")
     registry = Registry(manager, blocked=blocked)
@@ -190,7 +134,7 @@ def load(block: Iterable[str] = (), points: Iterable[EntryPoint] | None = None) 
 def _load_one(registry: Registry, point: EntryPoint) -> None:
     try:
         plugin = point.load()
-    except Exception as error:  # a stranger's import ran: whatever it raised is the cause
+    except (Exception, SystemExit) as error:  # a stranger's import ran: whatever it raised is the cause
         cause = f"cannot be imported: {type(error).__name__}: {error}"
         registry.broken[point.name] = PluginError(point.name, _origin(point), point.value, cause)
         return

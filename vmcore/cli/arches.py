@@ -6,8 +6,12 @@ With ``--json``, one object:
 - ``architectures``: a list, in order of name, of objects with ``name``, ``plugin``, ``description``,
   ``era``, ``word_bits``, ``page_size``, ``ioremap_max_order``, ``default_ram``, ``max_cpus``,
   ``platforms``, ``zones`` (name to first byte beyond, or null), ``protections`` (name to bits),
-  ``levels`` and ``hardware.levels`` (root first), ``hardware.canonical_bits``, ``hardware.mirror``
-  (offset or null), ``hardware.cache`` (kind or null), and either ``layout`` or ``refused``, the reason.
+  ``levels`` (root first), ``hardware.levels`` (null: the MMU reads the same), ``hardware.canonical_bits``,
+  ``hardware.mirror`` (offset or null), ``hardware.cache`` (kind or null), and either ``layout`` or
+  ``refused``, the reason.
+- a level: ``name``, ``shift``, ``entries``, ``entry_bytes``, ``offset``, ``frame`` (lists of entry bit,
+  width, address bit), the masks of `vmcore.architecture.Level` by name, ``repeat``, ``prebuilt``,
+  ``leaves`` (name to ``mask``, ``value``, ``size``) and ``flags`` (name to bits).
 - ``layout``: ``vmalloc``, ``modules`` (or null) and ``regions`` as ``start``, ``end``, ``size``, the end as
   the kernel has it (some kernels give the last byte); ``page_offset``, ``phys_offset``, ``high_memory``,
   ``swapper_pg_dir``, ``kernel_end``, ``first_kernel_pgd``, ``banks``, ``lowmem``, ``highmem``, ``notes``.
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
     from vmcore.selection import Selection
 
 Facts = dict[str, Any]
+Line = tuple[str, str, str]  # style, indent, text
 
 # ---- facts, for programs and people alike
 
@@ -55,7 +60,7 @@ def _level(level: Level) -> Facts:
         "entries": level.entries,
         "entry_bytes": level.entry_bytes,
         "offset": level.offset,
-        "frame_mask": hex(level.frame_mask),
+        "frame": [[segment.entry_bit, segment.width, segment.address_bit] for segment in level.frame],
         **{name: hex(getattr(level, name)) for name in masks},
         "repeat": [hex(word) for word in level.repeat],
         "prebuilt": level.prebuilt,
@@ -105,7 +110,7 @@ def describe(arch: Architecture, plugin: str, request: LayoutRequest) -> Facts:
             "canonical_bits": hardware.canonical_bits,
             "cache": hardware.cache.kind if hardware.cache else None,
             "mirror": hardware.mirror.offset if hardware.mirror else None,
-            "levels": [_level(level) for level in arch.hardware_levels],
+            "levels": None if hardware.levels is None else [_level(level) for level in hardware.levels],
         },
         **_try_layout(arch, request),
     }
@@ -142,8 +147,8 @@ def gather(registry: Registry, names: tuple[str, ...], selection: Selection) -> 
 # ---- for people
 
 
-def _table(facts: list[Facts]) -> Iterator[tuple[str, str, str]]:
-    """Yield (style, indent, line): what is compared in columns that fit 80, the rest in words below."""
+def _table(facts: list[Facts]) -> Iterator[Line]:
+    """Yield what one compares in columns that fit 80, the rest in words below."""
     width = max([len(f["name"]) for f in facts] + [12])
     yield "bold", "", f"{'architecture':<{width}}  bits levels        size  vmalloc window"
     for f in facts:
@@ -160,48 +165,63 @@ def _table(facts: list[Facts]) -> Iterator[tuple[str, str, str]]:
             yield "red", "    ", f"no layout: {f['refused']}"
 
 
-_SIZES = ("page_size", "default_ram", "lowmem", "highmem", "size")
+_SIZES = ("page_size", "default_ram", "lowmem", "highmem")
 
 
-def _scalar(key: str, value: Any) -> str:
+def _level_lines(level: Facts) -> Iterator[str]:
+    """Yield what one level is in a few lines, each of words that may part at a space."""
+    extra = [f"entries start at byte {level['offset']}"] if level["offset"] else []
+    extra += [f"further words are the first + {', '.join(level['repeat'])}"] if level["repeat"] else []
+    extra += ["tables below exist since boot"] if level["prebuilt"] else []
+    yield ", ".join(
+        [f"shift {level['shift']}", f"{level['entries']} entries of {level['entry_bytes']} bytes", *extra]
+    )
+    for bit, width, address in level["frame"]:
+        yield f"bits {bit + width - 1}:{bit} are address bits {address + width - 1}:{address}"
+    yield f"none: & {level['none_mask']} == 0; present: & {level['present_mask']} != 0"
+    yield f"missing (a table is made): & {level['missing_mask']} == 0"
+    if level["bad_mask"] != "0x0":
+        yield f"bad: & {level['bad_mask']} != {level['good_value']}"
+    if level["table_flags"] != "0x0":
+        yield f"entry of a table: address | {level['table_flags']}"
+    for name, leaf in level["leaves"].items():
+        yield f"leaf {name}: & {leaf['mask']} == {leaf['value']}, maps {format_size(leaf['size'])}"
+    if level["flags"]:
+        yield "flags: " + " ".join(f"{name}={mask}" for name, mask in level["flags"].items())
+
+
+def _levels(levels: list[Facts], indent: str) -> Iterator[Line]:
+    for level in levels:
+        first, *others = _level_lines(level)
+        yield "", indent, f"{level['name']:<6} {first}"
+        for line in others:
+            yield "dim", indent + " " * 7, line
+
+
+def _value(key: str, value: Any) -> str:
     if value is None:
         return "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return f"{value['start']}-{value['end']} ({format_size(value['size'])})"
+    if isinstance(value, list):
+        return ", ".join(value) or "none"
     return format_size(value) if key in _SIZES else str(value)
 
 
-def _flat(facts: Mapping[str, Any]) -> str:
-    """Write a small object as ``key=value`` words, empty ones left out."""
-    parts = []
+def _everything(facts: Mapping[str, Any], indent: str = "") -> Iterator[Line]:
+    """Yield all the facts, one key a line, objects indented below their key."""
     for key, value in facts.items():
-        if isinstance(value, dict):
-            parts += [f"{key}.{inner}={_flat(v) if isinstance(v, dict) else v}" for inner, v in value.items()]
-        elif isinstance(value, list):
-            parts += [f"{key}={','.join(value)}"] if value else []
-        elif key != "name":
-            parts.append(f"{key}={_scalar(key, value).replace(' ', '')}")
-    return " ".join(parts)
-
-
-def _everything(facts: Mapping[str, Any], indent: str = "") -> Iterator[tuple[str, str, str]]:
-    """Yield (style, indent, line) for all the facts, one key a line."""
-    for key, value in facts.items():
-        if value in ({}, []):
-            yield "", indent, f"{key:<18} none"
-        elif isinstance(value, list) and isinstance(value[0], dict):
-            yield "bold", indent, key
-            for item in value:
-                yield "", indent + "  ", f"{item['name']}: {_flat(item)}"
-        elif isinstance(value, dict) and "start" in value:
-            yield "", indent, f"{key:<18} {value['start']}-{value['end']} ({format_size(value['size'])})"
-        elif isinstance(value, dict):
-            yield "bold", indent, key
+        if key == "levels":
+            yield "bold", indent, key if value else f"{key:<22} as above"
+            yield from _levels(value or [], indent + "  ")
+        elif key == "zones":
+            below = [f"{name} below {end}" if end else f"{name} the rest" for name, end in value.items()]
+            yield "", indent, f"{key:<22} {', '.join(below)}"
+        elif isinstance(value, dict) and "start" not in value:
+            yield "bold", indent, key if value else f"{key:<22} none"
             yield from _everything(value, indent + "  ")
-        elif isinstance(value, list):
-            yield "", indent, f"{key:<18} {', '.join(value)}"
         else:
-            yield "bold" if key == "name" else "", indent, f"{key:<18} {_scalar(key, value)}"
+            yield "bold" if key == "name" else "", indent, f"{key:<22} {_value(key, value)}"
 
 
 def _wrap(line: str, indent: str, width: int) -> list[str]:
@@ -210,7 +230,7 @@ def _wrap(line: str, indent: str, width: int) -> list[str]:
     return wrapper.wrap(line)
 
 
-def _print(console: Console, lines: Iterator[tuple[str, str, str]]) -> None:
+def _print(console: Console, lines: Iterator[Line]) -> None:
     """Print lines; on a terminal, a long one goes on below at a space, never inside a value."""
     for style, indent, line in lines:
         parts = _wrap(line, indent, console.width) if console.is_terminal else [indent + line]
@@ -218,9 +238,9 @@ def _print(console: Console, lines: Iterator[tuple[str, str, str]]) -> None:
             console.print(Text(part, style), soft_wrap=True)
 
 
-def _outsiders(answer: Facts, registry: Registry) -> Iterator[tuple[str, str, str]]:
+def _outsiders(answer: Facts, registry: Registry) -> Iterator[Line]:
     if not answer["architectures"]:
-        yield "", "", "no architecture is installed; install the package (pip install .)"
+        yield "", "", "none: install the package (pip install .)"
     for error in registry.broken.values():
         yield "red", "", f"cannot be used: {error}"
     for name in answer["blocked"]:
@@ -246,6 +266,6 @@ def command(names: tuple[str, ...], as_json: bool, selection: Selection) -> None
     if names:
         for facts in answer["architectures"]:
             _print(console, _everything(facts))
-    elif answer["architectures"]:
-        _print(console, _table(answer["architectures"]))
+        return
+    _print(console, _table(answer["architectures"]))
     _print(console, _outsiders(answer, registry))
