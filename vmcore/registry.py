@@ -2,6 +2,83 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from functools import partial
+from importlib.metadata import EntryPoint, entry_points
+from types import MappingProxyType
+from typing import Any
+
+import pluggy
+from attrs import define, field
+
+from vmcore import hookspecs, weak
+from vmcore.architecture import Architecture
+from vmcore.errors import ConfigurationError, PluginError, UnknownArchitecture, choices
+from vmcore.hookspecs import API_VERSION, PROJECT
+
+GROUP = "vmcore"  #: entry-point group through which every plugin arrives
+
+
+@define(eq=False)
+class Registry:
+    """The plugins of one run: loaded, broken and blocked.
+
+    Attributes:
+        manager: the pluggy manager with everything that works registered.
+        broken: entry-point name to `PluginError`, for those that do not.
+        blocked: names that were asked to stay out.
+        architectures: name to record, in order of name.
+        origin: architecture name to entry-point name.
+    """
+
+    manager: pluggy.PluginManager
+    broken: dict[str, PluginError] = field(factory=dict)
+    blocked: frozenset[str] = frozenset()
+    _architectures: dict[str, Architecture] = field(factory=dict)
+    origin: dict[str, str] = field(factory=dict)
+
+    @property
+    def architectures(self) -> MappingProxyType[str, Architecture]:
+        """Name to record, in order of name."""
+        return MappingProxyType(dict(sorted(self._architectures.items())))
+
+    def get(self, name: str) -> Architecture:
+        """Return the architecture of that name.
+
+        Raises:
+            PluginError: the plugin of that name is installed but broken.
+            UnknownArchitecture: nobody brings it.
+        """
+        if name in self._architectures:
+            return self._architectures[name]
+        for plugin, error in self.broken.items():
+            if plugin.replace("_", "-") == name.replace("_", "-"):
+                raise error
+        raise self._unknown(name)
+
+    def _unknown(self, name: str) -> UnknownArchitecture:
+        error = UnknownArchitecture(name, self._architectures)
+        if not self._architectures:
+            error.add_note("no architecture was found at all; install the package (pip install .)")
+        for broken in self.broken.values():
+            error.add_note(f"one plugin could not be used: {broken}")
+        return error
+
+    def add(self, plugin: object, name: str, distribution: str = "given by the program") -> None:
+        """Register one plugin: a module, or an object with hook implementations.
+
+        Raises:
+            PluginError: it declares no or another contract version, implements an unknown hook, asks for
+                arguments a hook does not have, or brings an architecture that exists already.
+        """
+        module = getattr(plugin, "__name__", type(plugin).__name__)
+
+        def refuse(cause: str) -> PluginError:
+            return PluginError(name, distribution, module, cause)
+
+        _check_version(getattr(plugin, "vmcore_api", None), refuse)
         self._register(plugin, name, refuse)
 
     def _register(self, plugin: object, name: str, refuse: Callable[[str], PluginError]) -> None:
