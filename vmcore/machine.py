@@ -127,6 +127,8 @@ class Machine:
         in_interrupt: what in_interrupt() answers.
         printk_ratelimit: what printk_ratelimit() answers.
         num_physpages: the kernel variable.
+        mem_map: (address of ``struct page`` 0, bytes of one): then page arrays that are vmalloc'ed hold the
+            pointers C would store there; None: their bytes stay zero.
         dead: the BUG or oops that ended this kernel.
     """
 
@@ -149,6 +151,7 @@ class Machine:
         self.events = self._guarded(events)
         self.num_physpages = num_physpages
         self.in_interrupt, self.printk_ratelimit = False, True
+        self.mem_map: tuple[int, int] | None = None
         self.dead: KernelFailure | None = None
         self.dmesg: list[str] = list(layout.notes)
         self.warnings: list[Warned] = []
@@ -284,7 +287,7 @@ class Machine:
             self.init_mm.fail_countdown = nth
 
     def kmalloc(self, size: int, gfp: int, node: int) -> int | None:
-        """Call kmalloc_node(): return a handle, ZERO_SIZE_PTR for 0 bytes, None: out of memory."""
+        """Allocate as kmalloc_node() does: return a handle, ZERO_SIZE_PTR for 0 bytes, None: out of memory."""
         failing = self._kmalloc_countdown == 1
         if self._kmalloc_countdown:
             self._kmalloc_countdown -= 1
@@ -294,7 +297,7 @@ class Machine:
         return handle
 
     def kfree(self, handle: int | None) -> None:
-        """Call kfree(); None is NULL."""
+        """Free an object; None is NULL."""
         if self.events.kfree is not None:
             self.events.kfree(handle=handle)
         if handle is not None and handle != ZERO_SIZE_PTR:
@@ -306,11 +309,11 @@ class Machine:
         Returns:
             Frames, int64; fewer than ``count`` when one was refused.
         """
-        allowed = count
-        if self._page_countdown:
-            allowed = min(count, self._page_countdown - 1)
-            self._page_countdown = max(0, self._page_countdown - count)
+        allowed = min(count, self._page_countdown - 1) if self._page_countdown else count
         frames = self.pages.alloc(allowed, gfp, node)
+        if self._page_countdown:
+            calls = len(frames) + (len(frames) < count)
+            self._page_countdown = max(0, self._page_countdown - calls)
         if self.events.pages_allocated is not None and count:
             self.events.pages_allocated(
                 node=node,

@@ -8,17 +8,18 @@ expanded to one a call.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import numpy as np
 from attrs import Factory, define, evolve
 
-from vmcore.architecture import Architecture, HardwareView, Layout
+from vmcore import weak
+from vmcore.architecture import Architecture, Layout
 from vmcore.arealist import VmStruct
 from vmcore.errors import GoldenError, KernelBug, KernelError, KernelFailure, KernelOops, OutOfMemory
 from vmcore.flags import GFP, NO_FRAME, ZERO_SIZE_PTR
-from vmcore.hookspecs import hookimpl
+from vmcore.hookspecs import SyncSymbol, hookimpl
 from vmcore.link import bind_events, link
 from vmcore.machine import Flush
 from vmcore.memory import PhysicalMemory
@@ -28,6 +29,7 @@ from vmcore.vmalloc import Vmalloc, VmAreaStruct
 
 _TABLES = Bank(0x4000_0000, 0x8000_0000)  # where page tables come from, beyond every page of a script
 _NOT_PRESENT = 15  # the protection number of an entry that is neither none nor present
+_MEM_MAP = {32: (0x2000_0000, 32), 64: (0x1000_0000_0000, 64)}  # the harness' struct pages, by word bits
 _UINT, _INT_SIGN = 0xFFFF_FFFF, 1 << 31
 _FIRST_HANDLE = 2 * ZERO_SIZE_PTR
 
@@ -136,6 +138,11 @@ class _Recorder:
     def __init__(self, arch: Architecture, protections: Protections) -> None:
         self.events: list[Event] = []
         self._level, self._page_shift, self._protections = arch.levels[-1], arch.page_shift, protections
+
+    @hookimpl(wrapper=True)
+    def vmcore_vmalloc_sync_all(self, arch: Architecture) -> Generator[None, SyncSymbol, SyncSymbol]:
+        yield  # there are no processes to sync, and a script's windows need not be the architecture's
+        return weak.vmalloc_sync_all
 
     @hookimpl
     def vmcore_kmalloc(self, size: int, node: int, gfp: int, handle: int | None) -> None:
@@ -249,11 +256,6 @@ def _overlay(arch: Architecture, header: Mapping[str, Any]) -> Architecture:
         page_kernel=protections.bits(header["page_kernel"]),
         page_kernel_exec=None if executable is None else protections.bits(executable),
         supported_pte_mask=(1 << 64) - 1,
-        hardware=evolve(arch.hardware, cache=None)
-        if arch.hardware.cache
-        else HardwareView(
-            levels=arch.hardware.levels, mirror=arch.hardware.mirror, canonical_bits=arch.hardware.canonical_bits
-        ),
     )
 
 
@@ -299,11 +301,8 @@ class ScriptRun:
         self.kernel = Vmalloc(
             arch, layout, linked, events, memory, self.pages, tables, self.slab, header["num_physpages"]
         )
+        self.kernel.mem_map = _MEM_MAP[arch.word_bits]
         self.results: list[_Result] = []
-
-    def close(self) -> None:
-        """Let go of the simulated memory."""
-        self.recorder.events.clear()
 
     # ---- one op
 
@@ -386,7 +385,7 @@ class ScriptRun:
             raise
         except KernelFailure:
             return {"ret": None}
-        return {"ret": hexed(result.addr)}
+        return {"ret": hexed(result.addr) if result.addr else None}  # an area at address 0 is NULL to C
 
     def _vmap(self, name: str, a: list[Any], result: _Result) -> dict[str, Any]:
         wrapped = a[0] & (_UINT >> self.arch.page_shift)
@@ -440,7 +439,7 @@ class ScriptRun:
             return {"ret": None, "area": None}
         if "keep" not in a[1:]:
             self.kernel.kfree(area.handle)
-        return {"ret": hexed(area.addr), "area": _area(area)}
+        return {"ret": hexed(area.addr) if area.addr else None, "area": _area(area)}
 
     def _map_vm_area(self, name: str, a: list[Any], result: _Result) -> dict[str, Any]:
         area: VmStruct = a[0].area
@@ -461,7 +460,8 @@ class ScriptRun:
         return {"ret": len(data), "crc32": f"{zlib.crc32(data):08x}", "head": data[:32].hex()}
 
     def _vwrite(self, name: str, a: list[Any], result: _Result) -> dict[str, Any]:
-        n = np.arange(a[1], dtype=np.uint64)
+        last = max((area.addr + area.size for area in self.kernel.vmlist), default=0)
+        n = np.arange(min(a[1], max(last - a[0], 0)), dtype=np.uint64)  # nothing lies behind the last area
         source = (np.uint64(a[2] * 31 & 0xFF) + n * np.uint64(7) + (n >> np.uint64(8))).astype(np.uint8)
         return {"ret": self.kernel.vwrite(a[0], source.tobytes())}
 
@@ -523,10 +523,3 @@ def _area(area: VmStruct) -> dict[str, Any]:
         "nr_pages": area.nr_pages,
         "phys_addr": hexed(area.phys_addr),
     }
-
-
-KINDS_LEFT_OUT = {
-    # a page array of the port is an array of its own, not bytes in the nested area
-    "oops_nested": "breaks a mapped page array",
-    "nested_freed": "frees a mapped page array",
-}

@@ -428,7 +428,8 @@ class PageTables:
     def _decode(d: _Depth, words: np.ndarray) -> np.ndarray:
         """Return the physical addresses (int64) that words hold."""
         if d.simple:
-            return (words & words.dtype.type(d.frame_mask)).astype(np.int64)
+            words = words & words.dtype.type(d.frame_mask)
+            return words.astype(np.int64)
         return d.level.decode_array(words).astype(np.int64)
 
     def _index(self, table: int, address: int) -> int:

@@ -256,6 +256,8 @@ class Vmalloc(Machine):
         """Free an area's pages and then its page array (mm/vmalloc.c:344-356)."""
         if area.nr_pages and area.pages is not None:
             frames = area.pages[: area.nr_pages]
+            if area.flags & _VPAGES:
+                self._read_page_array(area, frames)
             if frames.min() < 0:
                 first = int((frames < 0).argmax())
                 self.free_pages(frames[:first])
@@ -265,6 +267,15 @@ class Vmalloc(Machine):
             self.vfree(area.pages_addr)
         else:
             self.kfree(area.pages_handle)
+
+    def _read_page_array(self, area: VmStruct, frames: np.ndarray) -> None:
+        """Oops where C cannot read a vmalloc'ed page array any more, the pages in front of it freed."""
+        pointer = self.arch.pointer_bytes
+        mapped = self._frames_under(area.pages_addr, len(frames) * pointer)
+        if (missing := np.flatnonzero(mapped == NO_FRAME)).size:
+            readable = (int(missing[0]) << self.arch.page_shift) // pointer
+            self.free_pages(frames[:readable])
+            self.oops(area.pages_addr + readable * pointer, "read")
 
     def vfree(self, addr: int) -> None:
         """Release memory allocated by the vmalloc family; 0 (NULL) does nothing.
@@ -334,6 +345,8 @@ class Vmalloc(Machine):
             self.alloc_pages(1, gfp_mask, node)  # the first store to the array of size 0 faults
             self.oops(ZERO_SIZE_PTR, "write")
         frames = area.pages = self.alloc_pages(nr_pages, gfp_mask, node)
+        if self.mem_map is not None and area.flags & _VPAGES:
+            self._store_page_array(area, frames, self.mem_map)
         if len(frames) < nr_pages:
             area.nr_pages = len(frames)
             self.vfree(area.addr)
@@ -359,6 +372,13 @@ class Vmalloc(Machine):
             self.remove_vm_area(area.addr)
             self.kfree(area.handle)
             raise
+
+    def _store_page_array(self, area: VmStruct, frames: np.ndarray, mem_map: tuple[int, int]) -> None:
+        """Put into a vmalloc'ed page array the pointers that C has there."""
+        base, size = mem_map
+        pointers = (base + size * frames).astype(f"u{self.arch.pointer_bytes}")
+        if len(pointers):
+            self._copy_to(area.pages_addr, pointers.view(np.uint8))
 
     def _vmalloc_area(self, area: VmStruct, gfp_mask: int, prot: int) -> int:
         """Back an area the caller reserved (mm/vmalloc.c:473 __vmalloc_area); return its address.
@@ -410,6 +430,8 @@ class Vmalloc(Machine):
         return self._usermap(self._vmalloc(size, GFP_KERNEL | _HIGHMEM | _ZERO, self.page_kernel))
 
     def _usermap(self, addr: int) -> int:
+        if not addr:  # an area at address 0 is NULL to C
+            return addr
         with self.vmlist_lock:
             area = self.vmlist.find(addr)
             if area is not None:  # C does not ask: another thread may have freed it, an oops there
