@@ -172,18 +172,19 @@ def vmalloc_sync_all(kernel: Machine) -> None:
 
     Modules need none: they share the pgd entry of the kernel text.
     """
-    step = 1 << kernel.arch.levels[0].shift
+    root = kernel.arch.levels[0]
     statics, window = kernel.statics, kernel.layout.vmalloc
     insync = statics.setdefault("vmalloc_sync_all.insync", set())
-    first = statics.setdefault("vmalloc_sync_all.start", window.start & -step)
-    for address in range(first, window.end + 1, step):
-        if address not in insync:
+    first = statics.setdefault("vmalloc_sync_all.start", window.start & -(1 << root.shift))
+    for address in range(first, window.end + 1, 1 << root.shift):
+        index = address >> root.shift & root.entries - 1
+        if index not in insync:
             reference = kernel.init_mm.entry(address, 0)
             if reference is None or not reference[1]:
                 continue
             with kernel.pgd_lock:
                 for mm in kernel.pgd_list:
                     _sync_pgd(kernel, mm.tables, address, "vmalloc_sync_all")
-            insync.add(address)
+            insync.add(index)
         if address == statics["vmalloc_sync_all.start"]:
-            statics["vmalloc_sync_all.start"] = address + step
+            statics["vmalloc_sync_all.start"] = address + (1 << root.shift)

@@ -61,11 +61,11 @@ def test_fixmap_and_pkmap_follow_from_the_slots(highmem, nr_cpus, slots, fixmap,
         (GIB, "i386", 896 * MIB, (0xF8000000, 0xF8800000, 0xFFFB3000, 0x077B3000), (0, 128 * MIB)),
         (GIB, "i386-pae", 896 * MIB, (0xF8000000, 0xF8800000, 0xFFFB3000, 0x077B3000), (0, 128 * MIB)),
         (GIB, "i386-highmem", 896 * MIB, (0xF8000000, 0xF8800000, 0xFF7FE000, 0x06FFE000), (128 * MIB, 0)),
-        (GIB, "i386-pae-highmem", 896 * MIB, (0xF8000000, 0xF8800000, 0xFFBFE000, 0x073FE000), (128 * MIB, 0)),
+        (GIB, "i386-pae-highmem", 896 * MIB, (0xF8000000, 0xF8800000, 0xFFBFE000, 0x73FE000), (128 * MIB, 0)),
         (4 * GIB, "i386", 896 * MIB, (0xF8000000, 0xF8800000, 0xFFFB3000, 0x077B3000), (0, 3200 * MIB)),
         (4 * GIB, "i386-pae", 896 * MIB, (0xF8000000, 0xF8800000, 0xFFFB3000, 0x077B3000), (0, 3200 * MIB)),
         (4 * GIB, "i386-highmem", 896 * MIB, (0xF8000000, 0xF8800000, 0xFF7FE000, 0x06FFE000), (3200 * MIB, 0)),
-        (4 * GIB, "i386-pae-highmem", 896 * MIB, (0xF8000000, 0xF8800000, 0xFFBFE000, 0x073FE000), (3200 * MIB, 0)),
+        (4 * GIB, "i386-pae-highmem", 896 * MIB, (0xF8000000, 0xF8800000, 0xFFBFE000, 0x73FE000), (3200 * MIB, 0)),
     ],
 )  # fmt: skip
 def test_the_vmalloc_area_is_what_ram_leaves_over(ram, name, lowmem, addresses, rest):
