@@ -1,5 +1,6 @@
 """The tables of docs/architectures.md are what the records say."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -74,4 +75,5 @@ def test_the_platform_table_says_what_the_record_says(name):
 
 
 def test_the_tables_have_no_row_too_many():
-    assert PAGE.count("\n| `") == 2 * len(RECORDS) + len(arm.PLATFORMS)
+    named = re.findall(r"^\| `([a-z0-9_-]+)` \|", PAGE, re.MULTILINE)
+    assert sorted(named) == sorted([arch.name for arch in RECORDS] * 2 + list(arm.PLATFORMS))
