@@ -390,6 +390,21 @@ def test_bits_have_names_for_people(name, depth, entry, names):
     assert RECORDS[name].levels[depth].names(entry) == names
 
 
+@pytest.mark.parametrize(
+    ("name", "depth", "entry", "names"),
+    [
+        ("armv5", 1, 0x0010055E, ["B", "C", "AP0", "AP1", "AP2", "AP3"]),
+        ("armv7", 1, 0x0010041E, ["B", "C", "AP0", "S"]),
+        ("armv7", 1, 0x00100A63, ["XN", "AP1", "TEX", "APX", "nG"]),
+        ("armv7-highmem", 1, 0x0010045F, ["XN", "B", "C", "AP0", "TEX", "S"]),
+        ("armv7", 0, 0x0010043E, ["section", "B", "C", "bit 4", "domain"]),
+        ("i386-pae", 1, 0x80000001400001E3, ["PRESENT", "RW", "ACCESSED", "DIRTY", "PSE", "GLOBAL", "NX"]),
+    ],
+)
+def test_hardware_bits_have_names_for_people(name, depth, entry, names):
+    assert RECORDS[name].hardware_levels[depth].names(entry) == names
+
+
 # ---- worked examples: virtual address, tables, frames; then one row per entry written
 
 FRAMES = (0x100, 0x101, 0x200)
