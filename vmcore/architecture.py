@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from itertools import pairwise
 
 import numpy as np
 from attrs import Factory, evolve, field, frozen
@@ -84,6 +85,7 @@ class Level:
         bits: log2 of the number of entries.
         entry_bytes: bytes of one entry, repeated words included.
         frame: where the physical address of the next table (or of the page, at the last level) sits.
+        repeat: for each further word of an entry, what it adds to the first.
         none_mask: an entry is none when all these bits are clear (default: every bit of the word).
         present_mask: an entry is present when any of these bits is set.
         missing_mask: a table is allocated when all these bits are clear: ``none_mask`` (p?d_none) or
@@ -93,7 +95,6 @@ class Level:
         table_flags: bits of an entry that points to a table.
         leaves: large pages (or, at the last level, page kinds) as the walker recognises them.
         prebuilt: the tables below the kernel's entries exist since boot; vmalloc never makes them.
-        repeat: for each further word of an entry, what it adds to the first.
         offset: byte offset of the entries inside their table page.
         error_name: the level's name in "bad ..." log lines, where the kernel uses another.
         flag_names: names of the bits, for people.
@@ -223,6 +224,9 @@ class Cache:
 @frozen(kw_only=True)
 class HardwareView:
     """What the MMU sees, where it differs from what Linux sees.
+
+    At the MMU's levels an entry is read in this order: not present (``present_mask``): nothing; a leaf: memory;
+    bad (``bad_mask``), or no leaf at a last level that lists ``leaves``: nothing; else a table.
 
     Attributes:
         levels: root to leaf; None where the MMU reads Linux' own levels.
@@ -484,6 +488,15 @@ def _check_layout(arch: Architecture, layout: Layout) -> None:
         fail("vmalloc_start", f"{layout.vmalloc_start:#x}", f"high_memory {layout.high_memory:#x} or above")
     if layout.vmalloc_start % arch.page_size:
         fail("vmalloc_start", f"{layout.vmalloc_start:#x}", f"a multiple of {arch.page_size:#x}")
+    if layout.lowmem_end <= layout.kernel_end:
+        fail("the end of lowmem", f"{layout.lowmem_end:#x}", f"one above {layout.kernel_end:#x}, where the kernel "
+             "ends; give more RAM or a smaller vmalloc=")  # fmt: skip
+    root, end = layout.swapper_pg_dir, layout.swapper_pg_dir + arch.root_bytes
+    if not any(bank.start <= root and end <= bank.end for bank in layout.banks):
+        fail("swapper_pg_dir", f"{root:#x}..{end:#x}", "a place inside one bank of RAM")
+    for bank, above in pairwise(layout.banks):
+        if above.start < bank.end:
+            fail(f"RAM bank {above}", "out of order", f"one that starts at {bank.end:#x} or above, after {bank}")
     for bank in layout.banks:
         if bank.start % arch.page_size or bank.end % arch.page_size:
             fail(f"RAM bank {bank}", "not page aligned", f"bounds that are multiples of {arch.page_size:#x}")
