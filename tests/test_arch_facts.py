@@ -104,7 +104,7 @@ def test_frames_as_the_kernels_of_the_era_mask_them():
         ("armv7-highmem", 32, 24, 32, 1024, "6.12"),
     ],
 )  # fmt: skip
-def test_machine_constants(name, word_bits, order, cpus, ram, era):  # noqa: PLR0917 - one row, one machine
+def test_machine_constants(name, word_bits, order, cpus, ram, era):
     arch = RECORDS[name]
     assert (arch.word_bits, arch.page_shift, arch.ioremap_max_order) == (word_bits, 12, order)
     assert (arch.max_cpus, arch.default_ram, arch.era) == (cpus, ram * MIB, era)
@@ -267,7 +267,7 @@ TESTS = [
 
 
 @pytest.mark.parametrize(("name", "where", "entry", "is_none", "is_present", "allocates", "is_bad"), TESTS)
-def test_none_present_and_bad(name, where, entry, is_none, is_present, allocates, is_bad):  # noqa: PLR0917 - a truth table
+def test_none_present_and_bad(name, where, entry, is_none, is_present, allocates, is_bad):
     at = level(name, where)
     assert (none(at, entry), present(at, entry), missing(at, entry), bad(at, entry)) == (
         is_none, is_present, allocates, is_bad,
