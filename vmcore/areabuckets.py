@@ -87,7 +87,9 @@ class AreaBuckets(Generic[T]):
     def locate(self, x: int) -> Position:
         """Find the first interval that ends above an address, on sorted intervals."""
         b = bisect_right(self._heads, x, 1) - 1
-        return self.settle(b, bisect_right(self.buckets[b].ends, x))
+        ends = self.buckets[b].ends
+        i = bisect_right(ends, x)
+        return (b, i) if i < len(ends) else self.settle(b, i)
 
     def settle(self, b: int, i: int) -> Position:
         """Give the position behind a bucket's last interval as the first of the next bucket."""
@@ -154,6 +156,8 @@ class AreaBuckets(Generic[T]):
             The position of that interval, or None.
         """
         (b, i), bounds, pages = position, self._bounds_for(align), -(-size >> self._page_shift)
+        if b == last and bounds.item(b) < pages:
+            return None  # one bucket, as in every short list: no need for an array step
         while b <= last:
             wide = bounds[b : last + 1] >= pages
             step = int(wide.argmax())

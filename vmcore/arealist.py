@@ -72,6 +72,7 @@ class AreaList:
         self._mask = (1 << word_bits) - 1
         self._page_size = 1 << page_shift
         self._violations = 0
+        self._found: tuple[VmStruct, Position] | None = None  # by the last find, until the list changes
         self._areas: AreaBuckets[VmStruct] = AreaBuckets(word_bits, page_shift)
 
     def __len__(self) -> int:
@@ -114,6 +115,7 @@ class AreaList:
             placement: From `search`; the list must not have changed since.
         """
         addr, end = area.addr, (area.addr + area.size) & self._mask
+        self._found = None
         self._violations += self._broken_by(addr, end, placement.position, placement.position)
         self._areas.insert(placement.position, addr, end, area)
 
@@ -131,7 +133,9 @@ class AreaList:
             self.nodes_visited += self._areas.count
             return None
         self._visit(position)
-        return self._areas.buckets[position[0]].items[position[1]]
+        area = self._areas.buckets[position[0]].items[position[1]]
+        self._found = area, position
+        return area
 
     def remove(self, area: VmStruct) -> None:
         """Unlink an area found before (`*p = tmp->next`, mm/vmalloc.c:295); no visit is counted.
@@ -142,7 +146,8 @@ class AreaList:
         Raises:
             ValueError: The area is not on the list.
         """
-        position = self._position(area)
+        found, self._found = self._found, None
+        position = found[1] if found and found[0] is area else self._position(area)
         if position is None:
             raise ValueError(f"area at {area.addr:#x}: not on the list; remove only what find() returned")
         b, i = position

@@ -18,10 +18,12 @@ from vmcore.architecture import Architecture, Layout
 from vmcore.arealist import AreaList
 from vmcore.errors import ConfigurationError, KernelBug, KernelDead, KernelFailure, KernelOops, choices
 from vmcore.flags import ZERO_SIZE_PTR
+from vmcore.hookspecs import FlushSymbol
 from vmcore.link import Events, Linked
 from vmcore.memory import PhysicalMemory
 from vmcore.pgtable import PageTables, TableSource, readonly
 from vmcore.slab import KmallocSource
+from vmcore.weak import flush_nothing
 from vmcore.zones import PageSource, gfp_zone
 
 FLUSH_LOG = 4096  #: calls `Machine.flush_log` keeps; the counts are of all
@@ -111,6 +113,8 @@ class Machine:
     Attributes:
         arch: the record.
         layout: where everything is.
+        page_kernel: PAGE_KERNEL here (several CPUs may add a bit to the record's).
+        page_size: PAGE_SIZE; ``page_shift`` and ``word_mask`` (an ``unsigned long`` of ones) likewise.
         linked: its symbols.
         events: its event hooks, None where nobody listens.
         memory: physical memory.
@@ -165,9 +169,14 @@ class Machine:
         self._tables_from = tables
         self.init_mm = self._page_tables(layout.swapper_pg_dir)
         self._page_countdown = self._kmalloc_countdown = self._insert_countdown = 0
-        self._symbols: dict[str, Callable[..., Any]] = {n: getattr(linked, n) for n in _FLUSH_SYMBOLS}
+        symbols = {name: getattr(linked, name) for name in _FLUSH_SYMBOLS}
+        self._symbols = {n: None if symbol is flush_nothing else symbol for n, symbol in symbols.items()}
         self._counting = threading.Lock()
         self._smp_flags = arch.smp_flags if cpus > 1 else 0
+        self.page_kernel = arch.page_kernel | self._smp_flags
+        # the record's derived numbers, once: they are in every expression of the port
+        self.page_size, self.page_shift, self.word_mask = arch.page_size, arch.page_shift, arch.word_mask
+        self._pointer_bytes, self._sizeof_vm_struct = arch.pointer_bytes, arch.sizeof_vm_struct
 
     def _page_tables(self, root: int) -> PageTables:
         e = self.events
@@ -183,11 +192,6 @@ class Machine:
         )
 
     # ---- protections
-
-    @property
-    def page_kernel(self) -> int:
-        """PAGE_KERNEL of this machine (several CPUs may add a bit)."""
-        return self.arch.page_kernel | self._smp_flags
 
     def protection(self, name: str) -> int:
         """Return a named protection of this machine.
@@ -334,20 +338,27 @@ class Machine:
 
     def flush(self, symbol: str, start: int, end: int) -> None:
         """Call a flush symbol for ``[start, end)`` on the running CPU, and log what it did."""
-        thread, actions = self._thread, []  # type: ignore[var-annotated]
-        before, thread.inside, thread.actions = thread.inside, True, actions
-        try:
-            self._symbols[symbol](self, self.cpu, start, end)
-        finally:
-            thread.inside, thread.actions = before, None
-        flush = Flush(symbol, self.cpu, start, end, tuple(actions))
-        count = self.flush_counts[symbol]
+        call = self._symbols[symbol]
+        actions = () if call is None else self._run_flush(call, start, end)
+        flush = Flush(symbol, self.cpu, start, end, actions)
+        count, pages = self.flush_counts[symbol], -(-(end - start) >> self.page_shift)
         with self._counting:
             count.calls += 1
-            count.pages += -(-(end - start) >> self.arch.page_shift)
+            count.pages += pages
             self.flush_log.append(flush)
         if self.events.flush is not None:
             self.events.flush(flush=flush)
+
+    def _run_flush(self, call: FlushSymbol, start: int, end: int) -> tuple[FlushAction, ...]:
+        """Call a symbol that does something; return what it did."""
+        actions: list[FlushAction] = []
+        thread = self._thread
+        before, thread.inside, thread.actions = thread.inside, True, actions
+        try:
+            call(self, self.cpu, start, end)
+        finally:
+            thread.inside, thread.actions = before, None
+        return tuple(actions)
 
     def _did(self, unit: str, scope: str, cpus: int) -> None:
         """Note what the running flush symbol does; outside one (a plugin's own test) nobody asks."""

@@ -90,10 +90,19 @@ class PhysicalMemory:
             raise self._bus_error(int(addresses[bad.argmax()]))
         return addresses - self._deltas[bank]
 
+    def row(self, frame: int) -> int:
+        """Return the row of `pages` that a frame is in.
+
+        Raises:
+            BusError: it is in no bank.
+        """
+        return self.offset(frame << self.page_shift) >> self.page_shift
+
     def rows(self, frames: np.ndarray) -> np.ndarray:
         """Return the rows of `pages` that frames (int64, shape ``(n,)``) are in."""
         if len(self._runs) == 1:
-            return frames - (self._first_delta >> self.page_shift)
+            first = self._first_delta >> self.page_shift
+            return frames - first if first else frames
         return self.offsets(frames << self.page_shift) >> self.page_shift
 
     def _bus_error(self, address: int) -> BusError:

@@ -112,18 +112,6 @@ class _Stretch:
     in_one_table: bool
 
 
-@frozen
-class _Place:
-    """Where last-level words are: one slice of the buffer, or whole tables by their rows."""
-
-    words: slice | None
-    rows: np.ndarray | None
-
-    def head(self, count: int) -> _Place:
-        """Return the first words only."""
-        return self if self.words is None else _Place(slice(self.words.start, self.words.start + count), None)
-
-
 @define
 class MapResult:
     """How far a map got.
@@ -181,11 +169,15 @@ class PageTables:
         self._source, self._reporter = source, reporter
         self._on_table, self._on_mapped, self._on_cleared = on_table, on_mapped, on_cleared
         self._page_shift, self._page = arch.page_shift, arch.page_size
+        self._few_bytes = _FEW << arch.page_shift
         self._word_bits, self._word_mask = arch.word_bits, arch.word_mask
         depths = [_depth(level, memory) for level in arch.levels]
         self._depths, self._upper, self._last = depths, depths[:-1], depths[-1]
-        self._grid = self._last.array.reshape(-1, arch.levels[-1].entries)  # a row a table
         self._mirror = arch.hardware.mirror
+        #: entries need no second encoding and nobody wants to see them
+        self._in_place = self._last.simple and self._mirror is None and on_mapped is None
+        if self._mirror is not None:  # words from an entry to the one the hardware reads
+            self._mirror_away = (self._mirror.offset - self._last.offset) >> self._last.word_shift
         self._supported = arch.supported_pte_mask & ((1 << 8 * arch.levels[-1].word_bytes) - 1)
         self._span = self._upper[-1].shift  # log2 bytes one last-level table covers
         self._present = arch.levels[-1].present_mask
@@ -313,45 +305,50 @@ class PageTables:
             frames: int64, at least one per page; NO_FRAME is a NULL page.
             prot: protection bits of the last level.
         """
+        if self._in_place and end - start <= self._few_bytes and self._map_few(start, end, frames, prot):
+            return MapResult(end - start >> self._page_shift)
         done = 0
         for stretch in self._stretches(start, end):
             table = self._table(stretch.address)
             if table is None:
                 return MapResult(done, "table")
-            written = self._map_stretch(stretch, table, frames[done : done + stretch.pages], prot)
-            done += written
-            if written < stretch.pages:
-                return MapResult(done, "page")
+            for address, at in self._pieces(stretch, table):
+                count = at.stop - at.start
+                written = self._map_piece(address, at, frames[done : done + count], prot)
+                done += written
+                if written < count:
+                    return MapResult(done, "page")
             if stretch.overruns:
                 self._reporter.oops(0, "page-table overrun")
         return MapResult(done)
 
-    def _map_stretch(self, stretch: _Stretch, table: int, frames: np.ndarray, prot: int) -> int:
-        """Write the entries of one stretch; return how many, fewer before a NULL page."""
-        few = stretch.pages <= _FEW and stretch.in_one_table and self._on_mapped is None
-        if few and self._map_few(stretch, table, frames, prot):
-            return stretch.pages
-        at = self._find(stretch, table)
-        null = np.flatnonzero(frames == NO_FRAME)
-        stop = int(null[0]) if len(null) else stretch.pages
+    def _map_piece(self, address: int, at: slice, frames: np.ndarray, prot: int) -> int:
+        """Write the entries of consecutive words; return how many, fewer before a NULL page."""
+        count = len(frames)
+        stop = count if frames.min() >= 0 else int((frames == NO_FRAME).argmax())
         live = self._live(at)
+        if stop == count and not len(live) and self._in_place:
+            self._write_in_place(at, frames, prot)
+            return stop
         entries = self._encode(frames[:stop], prot)
-        self._store(at if stop == stretch.pages else at.head(stop), entries)
+        self._store(slice(at.start, at.start + stop), entries)
         done = 0
         for n in live[live <= stop].tolist():
-            self._mapped(stretch.address, entries, frames, done, n)
+            self._mapped(address, entries, frames, done, n)
             self._reporter.warn_on("!pte_none(*pte)", "vmap_pte_range")
             done = n
-        self._mapped(stretch.address, entries, frames, done, stop)
+        self._mapped(address, entries, frames, done, stop)
         return stop
 
-    def _map_few(self, stretch: _Stretch, table: int, frames: np.ndarray, prot: int) -> bool:
-        """Map a few pages of one table word by word; False (and nothing done): not that simple."""
-        d = self._last
-        if self._mirror is not None or not d.simple:
+    def _map_few(self, start: int, end: int, frames: np.ndarray, prot: int) -> bool:
+        """Map a few pages of one table that exists word by word; False (and nothing done): not that simple."""
+        if (start | end) & self._page - 1 or start >> self._span != end - 1 >> self._span:
             return False
-        words, none, at = d.words, d.none_mask, self._index(table, stretch.address)
-        numbers = frames.tolist()
+        table = self._walk(start)
+        if table is None:
+            return False
+        d, numbers = self._last, frames[: end - start >> self._page_shift].tolist()
+        words, none, at = d.words, d.none_mask, self._index(table, start)
         if NO_FRAME in numbers:
             return False
         for n in range(at, at + len(numbers)):
@@ -362,9 +359,30 @@ class PageTables:
             words[n] = (frame << shift | prot) & supported
         return True
 
-    def _live(self, at: _Place) -> np.ndarray:
-        """Return the positions (int64) in a place whose entries are not none."""
-        old = self._load(at)
+    def _walk(self, address: int) -> int | None:
+        """Return the last-level table for an address, None where one is missing on the way."""
+        table, offset = self.root, self._memory.offset
+        for d in self._upper:
+            word = d.words[
+                offset(table + d.offset + (address >> d.shift & d.index_mask) * d.stride) >> d.word_shift
+            ]
+            if not word & d.missing_mask:
+                return None
+            table = word & d.frame_mask if d.simple else d.level.decode(word)
+        return table
+
+    def _write_in_place(self, at: slice, frames: np.ndarray, prot: int) -> None:
+        """Make the words of entries where they belong, without a copy in between."""
+        words = self._last.array[at]
+        kind = words.dtype.type
+        np.left_shift(frames, self._page_shift, out=words, casting="unsafe")
+        words |= kind(prot & self._supported)
+        if self._supported != (1 << 8 * words.itemsize) - 1:
+            words &= kind(self._supported)
+
+    def _live(self, at: slice) -> np.ndarray:
+        """Return the positions (int64) among some words whose entries are not none."""
+        old = self._last.array[at]
         if not old.any():
             return np.empty(0, np.int64)
         return np.flatnonzero(old & old.dtype.type(self._last.none_mask))
@@ -438,51 +456,36 @@ class PageTables:
         entry = table + d.offset + (address >> d.shift & d.index_mask) * d.stride
         return self._memory.offset(entry) >> d.word_shift
 
-    def _find(self, stretch: _Stretch, table: int) -> _Place:
-        """Return where a stretch's last-level words are; its tables exist."""
+    def _pieces(self, stretch: _Stretch, table: int) -> list[tuple[int, slice]]:
+        """Return (first address, words) of a stretch whose tables exist, where those lie in one piece."""
         if stretch.in_one_table:
-            at = self._index(table, stretch.address)
-            return _Place(slice(at, at + stretch.pages), None)
+            index = self._index(table, stretch.address)
+            return [(stretch.address, slice(index, index + stretch.pages))]
         first = stretch.address >> self._span
         last = stretch.address + (stretch.pages << self._page_shift) - 1 >> self._span
-        return self._whole(self._tables(first, last - first + 1))
+        pieces: list[tuple[int, slice]] = []
+        address = stretch.address
+        for at in self._whole(self._tables(first, last - first + 1)):
+            pieces.append((address, at))
+            address += at.stop - at.start << self._page_shift
+        return pieces
 
-    def _whole(self, tables: np.ndarray) -> _Place:
-        """Return where the words of whole last-level tables are."""
+    def _whole(self, tables: np.ndarray) -> list[slice]:
+        """Return the words of whole last-level tables, tables that follow each other in memory as one."""
         d = self._last
-        rows = self._memory.offsets(tables + d.offset) // d.level.table_bytes
-        if (np.diff(rows) == 1).all():
-            size = d.index_mask + 1
-            return _Place(slice(int(rows[0]) * size, (int(rows[-1]) + 1) * size), None)
-        return _Place(None, rows)
+        starts = self._memory.offsets(tables + d.offset) >> d.word_shift
+        size = d.index_mask + 1
+        edges = [0, *(np.flatnonzero(np.diff(starts) != size) + 1).tolist(), len(starts)]
+        return [slice(int(starts[a]), int(starts[b - 1]) + size) for a, b in pairwise(edges)]
 
-    def _load(self, at: _Place) -> np.ndarray:
-        """Return the words of a place, shape ``(n,)``; a view where they lie in one piece."""
-        array = self._last.array
-        words: np.ndarray = array[at.words] if at.words is not None else self._grid[at.rows].ravel()
-        return words
-
-    def _store(self, at: _Place, entries: np.ndarray | int) -> None:
-        """Store last-level words, and what the hardware reads where that is another word."""
-        self._put(at, entries, 0)
-        if self._mirror is not None:
-            tables_away = (self._mirror.offset - self._last.offset) // self._last.level.table_bytes
-            self._put(at, 0 if isinstance(entries, int) else self._mirror.encode(entries), tables_away)
-
-    def _put(self, at: _Place, entries: np.ndarray | int, tables_away: int) -> None:
-        if at.words is not None:
-            away = tables_away * (self._last.index_mask + 1)
-            self._last.array[at.words.start + away : at.words.stop + away] = entries
-            return
-        assert at.rows is not None
-        if isinstance(entries, int):
-            self._grid[at.rows + tables_away] = entries
-            return
-        size = self._last.index_mask + 1
-        whole = len(entries) // size
-        self._grid[at.rows[:whole] + tables_away] = entries[: whole * size].reshape(whole, size)
-        if rest := len(entries) - whole * size:
-            self._grid[at.rows[whole] + tables_away, :rest] = entries[-rest:]
+    def _store(self, at: slice, entries: np.ndarray | int) -> None:
+        """Store last-level words (0 clears), and what the hardware reads where that is another word."""
+        d = self._last
+        d.array[at] = entries
+        if self._mirror is not None:  # it shares the table's page, so words in one piece are of one table
+            away = self._mirror_away
+            hard = entries if isinstance(entries, int) else self._mirror.encode(entries)
+            d.array[at.start + away : at.stop + away] = hard
 
     # ---- unmap
 
@@ -493,6 +496,10 @@ class PageTables:
         """
         span, page = self._span, self._page
         first, last = start >> span, end - 1 >> span
+        if first == last:
+            if (table := self._walk_clearing(start)) is not None:
+                self._unmap_part(table, start, end)
+            return
         if last - first < _FEW_TABLES:
             cuts = [start, *(n << span for n in range(first + 1, last + 1)), end]
             for a, b in pairwise(cuts):
@@ -506,7 +513,8 @@ class PageTables:
         for a, table in zip(addresses[~whole].tolist(), tables[~whole].tolist(), strict=True):
             self._unmap_part(table, a, min(end, (a >> span) + 1 << span))
         if whole.any():
-            self._clear(self._whole(tables[whole]), 0)
+            for at in self._whole(tables[whole]):
+                self._clear(at, 0)
 
     def _unmap_part(self, table: int, start: int, end: int) -> None:
         """Clear the entries for ``[start, end)`` in one table."""
@@ -514,7 +522,7 @@ class PageTables:
         if count <= _FEW and self._on_cleared is None and self._mirror is None:
             self._unmap_few(at, count)
         else:
-            self._clear(_Place(slice(at, at + count), None), start)
+            self._clear(slice(at, at + count), start)
         if end - start & self._page - 1:
             self._reporter.oops(0, "page-table overrun")
 
@@ -575,14 +583,12 @@ class PageTables:
             table = self._decode(d, words[keep])
         return np.maximum(address, np.uint64(start)), table
 
-    def _clear(self, at: _Place, start: int) -> None:
-        """Clear the words of a place; tell of runs that were not none, warn of those not present."""
-        old = self._load(at)
-        if self._on_cleared is not None:
-            old = old.copy()
+    def _clear(self, at: slice, start: int) -> None:
+        """Clear consecutive words; tell of runs that were not none, warn of those not present."""
+        old = self._last.array[at].copy() if self._on_cleared is not None else self._last.array[at]
         kind = old.dtype.type
         odd = np.empty(0, np.int64)
-        if not (old & kind(self._present)).all():
+        if not np.bitwise_and.reduce(old) & kind(self._present):  # not all present, or by different bits
             odd = np.flatnonzero((old & kind(self._present) == 0) & (old & kind(self._last.none_mask) != 0))
         self._store(at, 0)
         if self._on_cleared is not None:
@@ -642,7 +648,7 @@ class PageTables:
         address, table = self._present_tables(0, 1 << bits)
         if not len(table):
             return np.empty(0, np.uint64), np.empty(0, d.array.dtype)
-        words = self._load(self._whole(table)).reshape(len(table), -1)
+        words = np.concatenate([d.array[at] for at in self._whole(table)]).reshape(len(table), -1)
         rows, columns = np.nonzero(words & words.dtype.type(d.none_mask))
         address = address[rows] + (columns.astype(np.uint64) << np.uint64(self._page_shift))
         if bits < self._word_bits:

@@ -6,7 +6,7 @@ as Python objects. Source: mm/slab.c, include/linux/slab.h (ZERO_SIZE_PTR) of 2.
 
 from __future__ import annotations
 
-import threading
+from itertools import count
 from typing import Protocol
 
 from vmcore.errors import BrokenInvariant
@@ -28,16 +28,17 @@ class KmallocSource(Protocol):
 class Slab:
     """A `KmallocSource` that never runs out by itself. Handles start at 32, above ZERO_SIZE_PTR.
 
-    Attributes:
-        live_objects: objects allocated and not freed.
-        live_bytes: bytes asked for in them.
+    No lock: each step is one operation on a counter or a dict, which Python does not interrupt.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._next = 2 * ZERO_SIZE_PTR
+        self._handles = count(2 * ZERO_SIZE_PTR)
         self._sizes: dict[int, int] = {}
-        self.live_bytes = 0
+
+    @property
+    def live_bytes(self) -> int:
+        """Bytes asked for in the objects that live."""
+        return sum(self._sizes.copy().values())
 
     @property
     def live_objects(self) -> int:
@@ -48,11 +49,8 @@ class Slab:
         """Return a new handle; ZERO_SIZE_PTR for 0 bytes."""
         if not size:
             return ZERO_SIZE_PTR
-        with self._lock:
-            handle = self._next
-            self._next = handle + 1
-            self._sizes[handle] = size
-            self.live_bytes += size
+        handle = next(self._handles)
+        self._sizes[handle] = size
         return handle
 
     def free(self, handle: int) -> None:
@@ -63,11 +61,8 @@ class Slab:
         """
         if handle == ZERO_SIZE_PTR:
             return
-        with self._lock:
-            size = self._sizes.pop(handle, None)
-            if size is None:
-                raise BrokenInvariant(f"kfree of object {handle}, which does not live")
-            self.live_bytes -= size
+        if self._sizes.pop(handle, None) is None:
+            raise BrokenInvariant(f"kfree of object {handle}, which does not live")
 
     def lives(self, handle: int) -> bool:
         """Whether an object is allocated; ZERO_SIZE_PTR always is."""

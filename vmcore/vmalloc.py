@@ -38,6 +38,7 @@ _HIGHMEM, _ZERO = int(GFP.HIGHMEM), int(GFP.ZERO)
 _RESERVED, _INSERTPAGE = int(VmaFlags.RESERVED), int(VmaFlags.INSERTPAGE)
 _UINT: Final = 0xFFFF_FFFF  # ``unsigned int`` is 32 bits on every architecture
 _NULL = (OutOfVmallocSpace, OutOfMemory, InvalidSize)  # what C answers with NULL
+_FEW = 8  # pages up to which a list is faster than an array
 _BATCH = 1 << 16  # pages that remap_vmalloc_range() looks at in one step
 _OUT_OF_SPACE = "<4>allocation failed: out of vmalloc space - use vmalloc=<size> to increase size.\n"
 
@@ -77,7 +78,7 @@ class Vmalloc(Machine):
         Kernel: mm/vmalloc.c:30-88.
         """
         self.alive()
-        end = addr + size & self.arch.word_mask
+        end = addr + size & self.word_mask
         if addr >= end:
             self.bug("addr >= end", "unmap_kernel_range")
         self.flush("flush_cache_vunmap", addr, end)
@@ -116,7 +117,7 @@ class Vmalloc(Machine):
 
     def _map_vm_area(self, area: VmStruct, prot: int, pages: np.ndarray) -> MapResult:
         addr = area.addr
-        end = addr + area.size - self.arch.page_size & self.arch.word_mask
+        end = addr + area.size - self.page_size & self.word_mask
         if addr >= end:
             self.bug("addr >= end", "map_vm_area")
         result = self.init_mm.map(addr, end, pages, prot)
@@ -124,7 +125,7 @@ class Vmalloc(Machine):
         return result
 
     def _map_failure(self, area: VmStruct, result: MapResult) -> OutOfMemory:
-        at = area.addr + (result.done << self.arch.page_shift)
+        at = area.addr + (result.done << self.page_shift)
         missing = "page table" if result.what == "table" else "page (NULL in the page array)"
         return OutOfMemory(result.what, f"no {missing} for {at:#x}, after {result.done} entries", done=result.done)
 
@@ -161,15 +162,15 @@ class Vmalloc(Machine):
             align = min(align, 1 << arch.ioremap_max_order)
         if flags & _IOREMAP:
             bit = (size & _UINT).bit_length()  # fls() takes an int: the upper half of a long is lost
-            align = max(align, 1 << min(max(bit, arch.page_shift), arch.ioremap_max_order))
-        page = arch.page_size
-        asked, size = size, size + page - 1 & -page & arch.word_mask
+            align = max(align, 1 << min(max(bit, self.page_shift), arch.ioremap_max_order))
+        page = self.page_size
+        asked, size = size, size + page - 1 & -page & self.word_mask
         if not size:
             raise InvalidSize(asked)
-        handle = self.kmalloc(arch.sizeof_vm_struct, gfp_mask & GFP_LEVEL_MASK, node)
+        handle = self.kmalloc(self._sizeof_vm_struct, gfp_mask & GFP_LEVEL_MASK, node)
         if handle is None:
             raise OutOfMemory("kmalloc", "kmalloc of a vm_struct failed")
-        size = size + page & arch.word_mask
+        size = size + page & self.word_mask
         with self.vmlist_lock:
             placement = self.vmlist.search(size, align, start, end)
             if placement is not None:
@@ -213,7 +214,7 @@ class Vmalloc(Machine):
         self.vmlist.remove(area)
         if self.events.area_removed is not None:
             self.events.area_removed(address=area.addr, size=area.size, flags=area.flags)
-        area.size = area.size - self.arch.page_size & self.arch.word_mask
+        area.size = area.size - self.page_size & self.word_mask
         return area
 
     def remove_vm_area(self, addr: int) -> VmStruct | None:
@@ -236,7 +237,7 @@ class Vmalloc(Machine):
         """Unmap; free the pages if asked; a bad address is logged and warned about (mm/vmalloc.c:321)."""
         if not addr:
             return
-        if addr & self.arch.page_size - 1:
+        if addr & self.page_size - 1:
             self._complain("bad address", addr)
             return
         area = self.remove_vm_area(addr)
@@ -258,8 +259,8 @@ class Vmalloc(Machine):
             frames = area.pages[: area.nr_pages]
             if area.flags & _VPAGES:
                 self._read_page_array(area, frames)
-            if frames.min() < 0:
-                first = int((frames < 0).argmax())
+            if (NO_FRAME in frames.tolist()) if len(frames) <= _FEW else frames.min() < 0:
+                first = int((frames == NO_FRAME).argmax())
                 self.free_pages(frames[:first])
                 self.bug("!area->pages[i]", "__vunmap")
             self.free_pages(frames)
@@ -270,10 +271,10 @@ class Vmalloc(Machine):
 
     def _read_page_array(self, area: VmStruct, frames: np.ndarray) -> None:
         """Oops where C cannot read a vmalloc'ed page array any more, the pages in front of it freed."""
-        pointer = self.arch.pointer_bytes
+        pointer = self._pointer_bytes
         mapped = self._frames_under(area.pages_addr, len(frames) * pointer)
         if (missing := np.flatnonzero(mapped == NO_FRAME)).size:
-            readable = (int(missing[0]) << self.arch.page_shift) // pointer
+            readable = (int(missing[0]) << self.page_shift) // pointer
             self.free_pages(frames[:readable])
             self.oops(area.pages_addr + readable * pointer, "read")
 
@@ -321,7 +322,7 @@ class Vmalloc(Machine):
         self.alive()
         count &= _UINT
         self._limit(count)
-        area = self.get_vm_area(count << self.arch.page_shift & _UINT, flags)
+        area = self.get_vm_area(count << self.page_shift & _UINT, flags)
         result = self._map_vm_area(area, prot, np.asarray(pages, np.int64))
         if not result.ok:
             self.vunmap(area.addr)
@@ -336,9 +337,9 @@ class Vmalloc(Machine):
 
     def _vmalloc_area_node(self, area: VmStruct, gfp_mask: int, prot: int, node: int) -> int:
         """Back an area with pages and map them (mm/vmalloc.c:425). The area is gone if that fails."""
-        page = self.arch.page_size
-        nr_pages = (area.size - page & self.arch.word_mask) >> self.arch.page_shift & _UINT
-        array_size = nr_pages * self.arch.pointer_bytes & _UINT
+        page = self.page_size
+        nr_pages = (area.size - page & self.word_mask) >> self.page_shift & _UINT
+        array_size = nr_pages * self._pointer_bytes & _UINT
         area.nr_pages = nr_pages
         self._page_array(area, array_size, gfp_mask, node)
         if area.pages_handle == ZERO_SIZE_PTR and nr_pages:
@@ -361,7 +362,7 @@ class Vmalloc(Machine):
     def _page_array(self, area: VmStruct, array_size: int, gfp_mask: int, node: int) -> None:
         """Get the array of page pointers: kmalloc, or above one page a vmalloc of its own (:436-450)."""
         try:
-            if array_size > self.arch.page_size:
+            if array_size > self.page_size:
                 area.pages_addr = self._vmalloc_node(array_size, gfp_mask | _ZERO, self.page_kernel, node)
                 area.flags |= _VPAGES
             else:
@@ -376,7 +377,7 @@ class Vmalloc(Machine):
     def _store_page_array(self, area: VmStruct, frames: np.ndarray, mem_map: tuple[int, int]) -> None:
         """Put into a vmalloc'ed page array the pointers that C has there."""
         base, size = mem_map
-        pointers = (base + size * frames).astype(f"u{self.arch.pointer_bytes}")
+        pointers = (base + size * frames).astype(f"u{self._pointer_bytes}")
         if len(pointers):
             self._copy_to(area.pages_addr, pointers.view(np.uint8))
 
@@ -392,11 +393,11 @@ class Vmalloc(Machine):
 
     def _vmalloc_node(self, size: int, gfp_mask: int, prot: int, node: int) -> int:
         """Allocate virtually contiguous memory (mm/vmalloc.c:489 __vmalloc_node)."""
-        page = self.arch.page_size
-        asked, size = size, size + page - 1 & -page & self.arch.word_mask
+        page = self.page_size
+        asked, size = size, size + page - 1 & -page & self.word_mask
         if not size:
             raise InvalidSize(asked)
-        self._limit(size >> self.arch.page_shift)
+        self._limit(size >> self.page_shift)
         window = self.layout.vmalloc_start, self.layout.vmalloc_end
         area = self._get_vm_area_node(size, _ALLOC, *window, node, gfp_mask)
         return self._vmalloc_area_node(area, gfp_mask, prot, node)
@@ -473,7 +474,7 @@ class Vmalloc(Machine):
 
         Kernel: mm/vmalloc.c:631.
         """
-        mask, page = self.arch.word_mask, self.arch.page_size
+        mask, page = self.word_mask, self.page_size
         if addr + count & mask < count:  # don't allow overflow
             count = -addr & mask
         parts: list[bytes] = []
@@ -509,7 +510,7 @@ class Vmalloc(Machine):
         Kernel: mm/vmalloc.c:669.
         """
         self.alive()
-        mask, page, count = self.arch.word_mask, self.arch.page_size, len(data)
+        mask, page, count = self.word_mask, self.page_size, len(data)
         if addr + count & mask < count:  # don't allow overflow
             count = -addr & mask
         source, done = np.frombuffer(data, np.uint8), 0
@@ -531,13 +532,13 @@ class Vmalloc(Machine):
         frames = self._frames_under(addr, count)
         if (missing := np.flatnonzero(frames == NO_FRAME)).size:
             self._access_fault(addr, int(missing[0]), "read")
-        skip = addr & self.arch.page_size - 1
+        skip = addr & self.page_size - 1
         data: np.ndarray = self.memory.pages[self.memory.rows(frames)].ravel()
         return data[skip : skip + count].tobytes()
 
     def _copy_to(self, addr: int, data: np.ndarray) -> None:
         """Write mapped memory, page after page, until the first byte that is not."""
-        page, frames = self.arch.page_size, self._frames_under(addr, len(data))
+        page, frames = self.page_size, self._frames_under(addr, len(data))
         missing = np.flatnonzero(frames == NO_FRAME)
         good = int(missing[0]) if missing.size else len(frames)
         rows, skip = self.memory.rows(frames[:good]), addr & page - 1
@@ -549,7 +550,7 @@ class Vmalloc(Machine):
 
     def _scatter(self, rows: np.ndarray, skip: int, data: np.ndarray) -> None:
         """Store bytes into pages by row: the first page from ``skip`` on, whole ones, the rest of the last."""
-        page, memory = self.arch.page_size, self.memory.pages
+        page, memory = self.page_size, self.memory.pages
         head = min(page - skip, len(data))
         memory[rows[0], skip : skip + head] = data[:head]
         whole = (len(data) - head) // page
@@ -558,11 +559,11 @@ class Vmalloc(Machine):
             memory[rows[1 + whole], :tail] = data[-tail:]
 
     def _frames_under(self, addr: int, count: int) -> np.ndarray:
-        shift = self.arch.page_shift
+        shift = self.page_shift
         return self.init_mm.frames(addr, (addr + count - 1 >> shift) - (addr >> shift) + 1)
 
     def _access_fault(self, addr: int, page_number: int, access: str) -> None:
-        shift = self.arch.page_shift
+        shift = self.page_shift
         self.oops(max(addr, (addr >> shift) + page_number << shift), access)
 
     def remap_vmalloc_range(self, vma: VmAreaStruct, addr: int, pgoff: int) -> None:
@@ -581,9 +582,9 @@ class Vmalloc(Machine):
         Kernel: mm/vmalloc.c:719.
         """
         self.alive()
-        page, mask = self.arch.page_size, self.arch.word_mask
+        page, mask = self.page_size, self.word_mask
         usize = vma.vm_end - vma.vm_start & mask
-        offset = pgoff << self.arch.page_shift & mask
+        offset = pgoff << self.page_shift & mask
         if addr & page - 1:
             raise KernelError(EINVAL, f"remap_vmalloc_range: address {addr:#x} is not page aligned")
         with self.vmlist_lock:
@@ -602,17 +603,17 @@ class Vmalloc(Machine):
         The loop tests ``usize`` after each page: a size that is no multiple of a page runs on to the end of
         the vma, where vm_insert_page() stops it with -EFAULT; so does an empty vma.
         """
-        inside, ragged = usize >> self.arch.page_shift, bool(usize & self.arch.page_size - 1)
+        inside, ragged = usize >> self.page_shift, bool(usize & self.page_size - 1)
         tried = inside + ragged
         for first in range(0, tried, _BATCH):
             self._insert_batch(vma, addr, first, min(tried - first, _BATCH))
         if ragged or not tried:
-            beyond = self.init_mm.frames(addr + (tried << self.arch.page_shift), 1)
+            beyond = self.init_mm.frames(addr + (tried << self.page_shift), 1)
             self._insert_failed(vma, tried, beyond, EFAULT)
 
     def _insert_batch(self, vma: VmAreaStruct, addr: int, first: int, count: int) -> None:
         """Insert ``count`` pages of the mapping from ``first`` on, or those before the first that fails."""
-        shift = self.arch.page_shift
+        shift = self.page_shift
         if len(vma.inserted) < first + count:
             more = np.full(first + count - len(vma.inserted), NO_FRAME, np.int64)
             vma.inserted = np.concatenate((vma.inserted, more))
@@ -648,7 +649,7 @@ class Vmalloc(Machine):
             self.events.page_inserted(address=address, frames=readonly(frames), errno=errno)
 
     def _insert_failed(self, vma: VmAreaStruct, number: int, frames: np.ndarray, errno: int) -> None:
-        at = vma.vm_start + (number << self.arch.page_shift)
+        at = vma.vm_start + (number << self.page_shift)
         self._inserted(at, frames, -errno)
         reason = {EFAULT: "it is outside the vma", EBUSY: "a page is there already", EINVAL: "the page is free"}
         why = reason.get(errno, "out of memory")
@@ -664,7 +665,7 @@ class Vmalloc(Machine):
         Kernel: mm/vmalloc.c:791.
         """
         area = self.get_vm_area(size, _IOREMAP)
-        end = area.addr + area.size & self.arch.word_mask
+        end = area.addr + area.size & self.word_mask
         if area.addr >= end:
             self.bug("addr >= end", "apply_to_page_range")
         if not self.init_mm.populate(area.addr, end):

@@ -62,8 +62,9 @@ class ZoneFrames:
         name: of the zone.
         node: its node.
         runs: (first frame, end) of the RAM it holds, in address order.
-        stack: frames given back, int64; ``stack[top - 1]`` is the next to go out.
+        stack: frames given back, int64, the last of ``top`` the next to go out, unless there are recent ones.
         top: how many are on the stack.
+        recent: the last few given back, on top of the stack; a list is faster for single pages.
         fresh: (next frame, end) of what was never handed out, lowest last.
     """
 
@@ -72,6 +73,7 @@ class ZoneFrames:
     runs: list[tuple[int, int]]
     stack: np.ndarray = field(init=False)
     top: int = 0
+    recent: list[int] = field(factory=list)
     fresh: list[tuple[int, int]] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -86,11 +88,18 @@ class ZoneFrames:
     @property
     def free(self) -> int:
         """Frames free now."""
-        return self.top + sum(end - start for start, end in self.fresh)
+        return self.top + len(self.recent) + sum(end - start for start, end in self.fresh)
 
     def take(self, count: int) -> list[np.ndarray]:
-        """Hand out up to ``count`` frames: the stack first, then fresh ones from the bottom."""
+        """Hand out up to ``count`` frames: what was given back last first, then fresh ones from the bottom."""
         parts = []
+        if self.recent:
+            n = min(count, len(self.recent))
+            parts.append(np.array(self.recent[: -n - 1 : -1], np.int64))
+            del self.recent[-n:]
+            count -= n
+            if not count:
+                return parts
         if self.top and count:
             n = min(count, self.top)
             parts.append(self.stack[self.top - n : self.top][::-1].copy())
@@ -118,11 +127,33 @@ class ZoneFrames:
 
     def give(self, frames: np.ndarray) -> None:
         """Take frames back, in this order."""
+        if len(frames) <= _FEW:
+            for frame in frames.tolist():
+                self.give_one(frame)
+            return
+        self._stack_recent()
         self.stack[self.top : self.top + len(frames)] = frames
         self.top += len(frames)
 
+    def give_one(self, frame: int) -> None:
+        """Take one frame back."""
+        self.recent.append(frame)
+        if len(self.recent) > _RECENT:
+            self._stack_recent()
 
-_EMPTY = np.empty(0, np.int64)
+    def _stack_recent(self) -> None:
+        self.stack[self.top : self.top + len(self.recent)] = self.recent
+        self.top += len(self.recent)
+        self.recent.clear()
+
+    def given_back(self) -> np.ndarray:
+        """Return the frames that were given back (int64); the last is the next to go out."""
+        return np.concatenate((self.stack[: self.top], np.array(self.recent, np.int64)))
+
+
+_SPREAD = 4  #: frames close enough together to look at all between them
+_FEW = 8  #: frames up to which single steps beat array steps
+_RECENT = 4096  #: single frames kept in a list before they join the stack
 
 
 class PageAllocator:
@@ -145,9 +176,9 @@ class PageAllocator:
         self.zones = [
             _zones_of(arch, layout, banks, node) for node, banks in enumerate(_split(layout, arch, nodes))
         ]
-        rows = memory.pages.shape[0]
-        self._in_use = np.zeros(rows, np.bool_)
-        self._chains: dict[tuple[str, int, bool], list[ZoneFrames]] = {}
+        self._used = bytearray(memory.pages.shape[0])  # by row of memory.pages, 1: handed out
+        self._in_use = np.frombuffer(self._used, np.bool_)  # the same bytes
+        self._chains: dict[tuple[int, int], list[ZoneFrames]] = {}
         #: every (first frame, end, zone), for finding the home of a frame
         homes = sorted((s, e, z) for node in self.zones for z in node for s, e in z.runs if s < e)
         self._homes = homes
@@ -160,22 +191,77 @@ class PageAllocator:
             Shape ``(n,)``, int64, n <= count, in the order C would have got them.
         """
         with self._lock:
-            frames = self._take(count, gfp, node)
-            self._in_use[self._memory.rows(frames)] = True
-            self.pages_in_use += len(frames)
+            chain = self._chain(gfp, node)
+            if count == 1 and chain[0].recent:
+                frame = chain[0].recent.pop()
+                self._used[self._memory.row(frame)] = True
+                self.pages_in_use += 1
+                frames = np.array([frame], np.int64)
+            else:
+                frames = self._take(count, chain)
+                self._mark(frames, True)
         if gfp & _ZERO and len(frames):
             self._memory.zero_frames(frames)
         return frames
 
-    def _take(self, count: int, gfp: int, node: int) -> np.ndarray:
+    @staticmethod
+    def _take(count: int, chain: list[ZoneFrames]) -> np.ndarray:
         parts: list[np.ndarray] = []
-        for zone in self._chain(gfp, node):
+        for zone in chain:
+            got = zone.take(count)
+            parts += got
+            count -= sum(map(len, got))
             if count <= 0:
                 break
-            got = zone.take(count)
-            count -= sum(map(len, got))
-            parts += got
-        return parts[0] if len(parts) == 1 else np.concatenate(parts or [_EMPTY])
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+    def _mark(self, frames: np.ndarray, used: bool) -> None:
+        """Note that frames are handed out, or given back; all of them were the opposite.
+
+        Raises:
+            BrokenInvariant: one of those given back is not handed out, or is given twice; then nothing is noted.
+        """
+        n, rows = len(frames), self._memory.rows(frames)
+        if n <= _FEW:
+            self._mark_few(rows.tolist(), frames, used)
+            return
+        low, high = int(rows.min()), int(rows.max())
+        if high - low == n - 1:
+            where: slice | np.ndarray = slice(low, high + 1)  # distinct and without a gap, in whatever order
+        elif high - low < _SPREAD * n:
+            self._mark_spread(frames, rows, slice(low, high + 1), used)
+            return
+        else:
+            where = rows
+        if not used and not self._in_use[where].all():
+            raise self._double_free(frames)
+        self._in_use[where] = used
+        self.pages_in_use += n if used else -n
+
+    def _mark_few(self, rows: list[int], frames: np.ndarray, used: bool) -> None:
+        for row in rows:
+            if not used and not self._used[row]:
+                raise self._double_free(frames)
+        for row in rows:
+            self._used[row] = used
+        self.pages_in_use += len(rows) if used else -len(rows)
+
+    def _mark_spread(self, frames: np.ndarray, rows: np.ndarray, span: slice, used: bool) -> None:
+        """Note many frames that lie close together, without an array as long as they are many."""
+        before, state = self._in_use[span].copy(), self._in_use[span]
+        self._in_use[rows] = used
+        change = int(np.count_nonzero(state)) - int(np.count_nonzero(before))
+        if not used and change != -len(frames):
+            state[:] = before
+            raise self._double_free(frames)
+        self.pages_in_use += change
+
+    def _double_free(self, frames: np.ndarray) -> BrokenInvariant:
+        free = frames[~self._in_use[self._memory.rows(frames)]]
+        which = f"page frame {int(free[0]):#x}" if len(free) else "a page frame"
+        return BrokenInvariant(f"{which} is freed, but it is not allocated (or freed twice)")
 
     def alloc_root(self, size: int) -> int:
         """Hand out zeroed, physically consecutive lowmem for a root table, aligned to its size.
@@ -195,24 +281,23 @@ class PageAllocator:
                 first = zone.take_aligned(count, count)
                 if first is not None:
                     frames = np.arange(first, first + count, dtype=np.int64)
-                    self._in_use[self._memory.rows(frames)] = True
-                    self.pages_in_use += count
+                    self._mark(frames, True)
                     self._memory.zero_frames(frames)
                     return first << self._shift
         raise OutOfMemory("page", f"no {count} consecutive page frames for a root table of {size:#x} bytes")
 
     def _chain(self, gfp: int, node: int) -> list[ZoneFrames]:
         """Return the zones to try, in order (mm/page_alloc.c build_zonelists, node order)."""
-        key = (gfp_zone(gfp, self._names), node, bool(gfp & _THISNODE))
-        chain = self._chains.get(key)
+        chain = self._chains.get((gfp, node))
         if chain is None:
             if not -1 <= node < len(self.zones):
                 raise ConfigurationError(f"node {node}: this machine has nodes 0 to {len(self.zones) - 1}")
-            wanted, first = key[0], max(node, 0)
-            order = [(first + i) % len(self.zones) for i in range(1 if key[2] else len(self.zones))]
+            wanted, first = gfp_zone(gfp, self._names), max(node, 0)
+            tried = 1 if gfp & _THISNODE else len(self.zones)
+            order = [(first + i) % len(self.zones) for i in range(tried)]
             top = len(self._names) if wanted == "MOVABLE" else self._names.index(wanted) + 1
             chain = [zone for n in order for zone in reversed(self.zones[n][:top])]
-            self._chains[key] = chain
+            self._chains[gfp, node] = chain
         return chain
 
     def free(self, frames: np.ndarray) -> None:
@@ -224,19 +309,27 @@ class PageAllocator:
         if not len(frames):
             return
         with self._lock:
-            rows = self._memory.rows(frames)
-            if not self._in_use[rows].all():
-                bad = int(frames[(~self._in_use[rows]).argmax()])
-                raise BrokenInvariant(f"page frame {bad:#x} is freed, but it is not allocated")
-            self._in_use[rows] = False
-            self.pages_in_use -= len(frames)
-            lowest, highest = self._home(int(frames.min())), self._home(int(frames.max()))
+            if len(frames) == 1 and self._free_one(frames.item()):
+                return
+            self._mark(frames, False)
+            numbers = frames.tolist() if len(frames) <= _FEW else (int(frames.min()), int(frames.max()))
+            lowest, highest = self._home(min(numbers)), self._home(max(numbers))
             if lowest == highest:
                 self._homes[lowest][2].give(frames)
                 return
             home = np.searchsorted(self._home_starts, frames, "right") - 1
             for at in np.unique(home).tolist():
                 self._homes[at][2].give(frames[home == at])
+
+    def _free_one(self, frame: int) -> bool:
+        """Take one frame back without an array step; False (and nothing done): it is not handed out."""
+        row = self._memory.row(frame)
+        if not self._used[row]:
+            return False
+        self._used[row] = False
+        self.pages_in_use -= 1
+        self._homes[self._home(frame)][2].give_one(frame)
+        return True
 
     def _home(self, frame: int) -> int:
         return bisect_right(self._home_starts, frame) - 1
@@ -255,7 +348,7 @@ class PageAllocator:
             BrokenInvariant: they contradict each other.
         """
         for zone in (zone for node in self.zones for zone in node):
-            stack = zone.stack[: zone.top]
+            stack = zone.given_back()
             if len(np.unique(stack)) != len(stack) or self.allocated(stack).any():
                 raise BrokenInvariant(
                     f"zone {zone.name} of node {zone.node}: a free frame is listed twice or in use"
