@@ -533,9 +533,24 @@ def _validate(arch: Architecture) -> None:
              f"{value:#x}" if value is not None else "", "bits of the last level outside the frame")  # fmt: skip
     need(bool(arch.page_kernel & last.present_mask), "page_kernel", f"{arch.page_kernel:#x}",
          f"a bit of present_mask {last.present_mask:#x}")  # fmt: skip
+    _validate_mirror(arch)
     canonical = arch.hardware.canonical_bits
     need(canonical == 0 or arch.levels[0].shift < canonical <= arch.word_bits, "hardware.canonical_bits",
          canonical, f"0, or {arch.levels[0].shift + 1} to {arch.word_bits}")  # fmt: skip
+
+
+def _validate_mirror(arch: Architecture) -> None:
+    """Check that the hardware half lies beside the Linux half, and that a cleared entry is clear in both."""
+    mirror, last = arch.hardware.mirror, arch.levels[-1]
+    if mirror is None:
+        return
+    fits = 0 <= mirror.offset <= arch.page_size - last.table_bytes
+    if not fits or abs(mirror.offset - last.offset) < last.table_bytes:
+        raise ArchitectureError(f"{arch.name}, hardware.mirror", "offset", f"{mirror.offset:#x}",
+                                "a place in the table page beside the level's own entries")  # fmt: skip
+    cleared = mirror.encode(np.zeros(1, f"u{last.word_bytes}"))
+    if cleared.any():
+        raise ArchitectureError(f"{arch.name}, hardware.mirror", "encode(0)", f"{int(cleared[0]):#x}", "0")
 
 
 def _validate_levels(arch: Architecture, levels: tuple[Level, ...], where: str) -> None:

@@ -37,12 +37,12 @@ class VmStruct:
         pages_addr: VM_VPAGES: address of the nested area that holds the page array.
     """
 
-    addr: int
-    size: int
-    flags: int
-    pages: NDArray[np.int64] | None = None
+    addr: int = attrs.field(repr=hex)
+    size: int = attrs.field(repr=hex)
+    flags: int = attrs.field(repr=hex)
+    pages: NDArray[np.int64] | None = attrs.field(default=None, repr=False)
     nr_pages: int = 0
-    phys_addr: int = 0
+    phys_addr: int = attrs.field(default=0, repr=hex)
     handle: int | None = None
     pages_handle: int | None = None
     pages_addr: int = 0

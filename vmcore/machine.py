@@ -47,6 +47,10 @@ class Flush(NamedTuple):
     end: int
     actions: tuple[FlushAction, ...]
 
+    def __repr__(self) -> str:
+        did = ", ".join(f"{a.unit} {a.scope} on {a.cpus} CPU" for a in self.actions) or "nothing to do"
+        return f"<{self.symbol} cpu {self.cpu} {self.start:#x}..{self.end:#x}: {did}>"
+
 
 class FlushCount:
     """Calls of one flush symbol and pages in their ranges, since the machine was made."""

@@ -1,4 +1,4 @@
-"""Page tables of 2 to 5 levels, in simulated memory, in the architecture's own bits.
+"""Building, filling and clearing page tables, as mm/vmalloc.c and mm/memory.c do it.
 
 One record drives everything: no level count, shift or bit is known here. A range inside one last-level table
 and a few pages long is handled word by word; anything longer in whole-array steps.
@@ -17,9 +17,11 @@ from typing import Any, NoReturn, Protocol
 import numpy as np
 from attrs import define, frozen
 
-from vmcore.architecture import Architecture, Level
+from vmcore.architecture import Architecture
+from vmcore.errors import OutOfMemory
 from vmcore.flags import NO_FRAME
 from vmcore.memory import PhysicalMemory
+from vmcore.pgwalk import TableWalk
 
 _FEW = 24  #: pages up to which word by word beats arrays
 _FEW_TABLES = 16  #: tables up to which a walk for each beats arrays
@@ -62,47 +64,6 @@ class Reporter(Protocol):
 
 
 @frozen
-class _Depth:
-    """One level, laid out for the walk: plain ints and the words of the buffer."""
-
-    level: Level
-    shift: int
-    index_mask: int
-    stride: int  # bytes of an entry
-    word_shift: int  # log2 bytes of a word
-    words: Any  # the buffer as words: a memoryview of unsigned ints
-    array: np.ndarray
-    none_mask: int
-    missing_mask: int
-    bad_mask: int
-    good_value: int
-    frame_mask: int
-    simple: bool  # the frame field holds the address in place
-    offset: int
-
-
-def _depth(level: Level, memory: PhysicalMemory) -> _Depth:
-    wide = level.word_bytes == 8
-    simple = len(level.frame) == 1 and level.frame[0].entry_bit == level.frame[0].address_bit
-    return _Depth(
-        level,
-        level.shift,
-        level.entries - 1,
-        level.entry_bytes,
-        3 if wide else 2,
-        memory.words64 if wide else memory.words32,
-        memory.array64 if wide else memory.array32,
-        level.none_mask,
-        level.missing_mask,
-        level.bad_mask,
-        level.good_value,
-        level.frame_mask,
-        simple,
-        level.offset,
-    )
-
-
-@frozen
 class _Stretch:
     """Consecutive pages that are mapped in one step."""
 
@@ -131,12 +92,10 @@ class MapResult:
         return not self.what
 
 
-class PageTables:
-    """The page tables below one root, as Linux sees them.
+class PageTables(TableWalk):
+    """The page tables below one root, as Linux builds, fills and clears them.
 
     Attributes:
-        root: physical address of the root table.
-        levels: root first.
         tables: tables allocated below the root, by level name.
         fail_countdown: the n-th table allocation from now on fails; 0: none does.
         lock: page_table_lock.
@@ -165,76 +124,19 @@ class PageTables:
             on_mapped: event range_mapped, or None.
             on_cleared: event range_cleared, or None.
         """
-        self.levels, self.root, self._memory = arch.levels, root, memory
+        super().__init__(arch.levels, memory, root, arch.word_bits)
         self._source, self._reporter = source, reporter
         self._on_table, self._on_mapped, self._on_cleared = on_table, on_mapped, on_cleared
-        self._page_shift, self._page = arch.page_shift, arch.page_size
-        self._few_bytes = _FEW << arch.page_shift
-        self._word_bits, self._word_mask = arch.word_bits, arch.word_mask
-        depths = [_depth(level, memory) for level in arch.levels]
-        self._depths, self._upper, self._last = depths, depths[:-1], depths[-1]
+        self._page, self._few_bytes = arch.page_size, _FEW << arch.page_shift
         self._mirror = arch.hardware.mirror
         #: entries need no second encoding and nobody wants to see them
         self._in_place = self._last.simple and self._mirror is None and on_mapped is None
         if self._mirror is not None:  # words from an entry to the one the hardware reads
             self._mirror_away = (self._mirror.offset - self._last.offset) >> self._last.word_shift
         self._supported = arch.supported_pte_mask & ((1 << 8 * arch.levels[-1].word_bytes) - 1)
-        self._span = self._upper[-1].shift  # log2 bytes one last-level table covers
-        self._present = arch.levels[-1].present_mask
         self.tables = {level.name: 0 for level in arch.levels[1:]}
         self.fail_countdown = 0
         self.lock = threading.Lock()
-
-    # ---- one entry
-
-    def entry(self, address: int, depth: int) -> tuple[int, int] | None:
-        """Return where the entry for a virtual address is at a level, and its (first) word.
-
-        Args:
-            address: virtual, bytes.
-            depth: 0 is the root level.
-
-        Returns:
-            (physical address, word), or None when an entry above is none.
-        """
-        table = self.root
-        for d in self._depths:
-            at = table + d.offset + (address >> d.shift & d.index_mask) * d.stride
-            word = d.words[self._memory.offset(at) >> d.word_shift]
-            if d is self._depths[depth]:
-                return at, word
-            if not word & d.none_mask:
-                return None
-            table = word & d.frame_mask if d.simple else d.level.decode(word)
-        raise IndexError(f"depth {depth}: these tables have levels 0 to {len(self.levels) - 1}")
-
-    def set_entry(self, entry_address: int, depth: int, word: int) -> None:
-        """Store an entry above the last level; further words of it are derived from the first."""
-        d = self._depths[depth]
-        at = self._memory.offset(entry_address, d.stride) >> d.word_shift
-        d.words[at] = word
-        for n, more in enumerate(d.level.repeat, 1):
-            d.words[at + n] = word + more
-
-    def copy_entry(self, to: int, source: int, depth: int) -> None:
-        """Copy all bytes of an entry from one physical address to another."""
-        self._memory.write(to, self._memory.read(source, self._depths[depth].stride))
-
-    def address_of(self, word: int, depth: int) -> int:
-        """Return the physical address the frame field of an entry holds."""
-        return self.levels[depth].decode(word)
-
-    def lookup(self, address: int) -> int | None:
-        """Return the last-level word for a virtual address; None where no table is (mm/memory.c)."""
-        found = self.entry(address, len(self._depths) - 1)
-        return found[1] if found else None
-
-    def frame(self, address: int) -> int | None:
-        """Return the frame a virtual address maps to, None when it is not present (vmalloc_to_pfn)."""
-        word = self.lookup(address)
-        if word is None or not word & self._present:
-            return None
-        return self._last.level.decode(word) >> self._page_shift
 
     # ---- allocation
 
@@ -280,15 +182,22 @@ class PageTables:
         return word
 
     def prebuild(self, start: int) -> None:
-        """Make the tables below pre-built levels for every entry from virtual address ``start`` up (boot)."""
+        """Make the tables below pre-built levels for every entry from virtual address ``start`` up (boot).
+
+        Raises:
+            OutOfMemory: RAM is too small for them.
+        """
         for depth, d in enumerate(self._upper):
             if not d.level.prebuilt:
                 return
             address = start >> d.shift << d.shift
             while address <= self._word_mask:
                 found = self.entry(address, depth)
-                if found and not found[1] & d.level.present_mask:
-                    self._allocate(depth, found[0], address)
+                missing = found if found and not found[1] & d.level.present_mask else None
+                if missing and self._allocate(depth, missing[0], address) is None:
+                    raise OutOfMemory(
+                        "table", f"no page for the {self.levels[depth + 1].name} of {address:#x} at boot"
+                    )
                 address += 1 << d.shift
 
     # ---- map
@@ -423,39 +332,6 @@ class PageTables:
         return [_Stretch(a, -(-(b - a) >> self._page_shift), bool(b - a & page - 1), b - 1 >> span == a >> span)
                 for a, b in pairwise(cuts)]  # fmt: skip
 
-    def _tables(self, first: int, count: int) -> np.ndarray:
-        """Return the last-level table (int64; -1: missing) of consecutive spans of the address space."""
-        address = np.arange(first, first + count, dtype=np.uint64) << np.uint64(self._span)
-        table = np.full(count, self.root, np.int64)
-        alive = np.arange(count)
-        for d in self._upper:
-            index = (address[alive] >> np.uint64(d.shift) & np.uint64(d.index_mask)).astype(np.int64)
-            words = self._words(d, table[alive] + d.offset + index * d.stride)
-            there = words & words.dtype.type(d.missing_mask) != 0
-            table[alive[~there]] = -1
-            alive = alive[there]
-            table[alive] = self._decode(d, words[there])
-        return table
-
-    def _words(self, d: _Depth, addresses: np.ndarray) -> np.ndarray:
-        """Return the (first) words of entries at physical addresses (int64)."""
-        words: np.ndarray = d.array[self._memory.offsets(addresses) >> d.word_shift]
-        return words
-
-    @staticmethod
-    def _decode(d: _Depth, words: np.ndarray) -> np.ndarray:
-        """Return the physical addresses (int64) that words hold."""
-        if d.simple:
-            words = words & words.dtype.type(d.frame_mask)
-            return words.astype(np.int64)
-        return d.level.decode_array(words).astype(np.int64)
-
-    def _index(self, table: int, address: int) -> int:
-        """Return the index, in words of the buffer, of an address' entry in its last-level table."""
-        d = self._last
-        entry = table + d.offset + (address >> d.shift & d.index_mask) * d.stride
-        return self._memory.offset(entry) >> d.word_shift
-
     def _pieces(self, stretch: _Stretch, table: int) -> list[tuple[int, slice]]:
         """Return (first address, words) of a stretch whose tables exist, where those lie in one piece."""
         if stretch.in_one_table:
@@ -469,14 +345,6 @@ class PageTables:
             pieces.append((address, at))
             address += at.stop - at.start << self._page_shift
         return pieces
-
-    def _whole(self, tables: np.ndarray) -> list[slice]:
-        """Return the words of whole last-level tables, tables that follow each other in memory as one."""
-        d = self._last
-        starts = self._memory.offsets(tables + d.offset) >> d.word_shift
-        size = d.index_mask + 1
-        edges = [0, *(np.flatnonzero(np.diff(starts) != size) + 1).tolist(), len(starts)]
-        return [slice(int(starts[a]), int(starts[b - 1]) + size) for a, b in pairwise(edges)]
 
     def _store(self, at: slice, entries: np.ndarray | int) -> None:
         """Store last-level words (0 clears), and what the hardware reads where that is another word."""
@@ -506,7 +374,7 @@ class PageTables:
                 if (table := self._walk_clearing(a)) is not None:
                     self._unmap_part(table, a, b)
             return
-        addresses, tables = self._present_tables(start, end, clear_bad=True)
+        addresses, tables = self._present_tables(start, end, self._clear_bad)
         whole = (addresses & np.uint64((1 << span) - 1) == 0) & (addresses >> np.uint64(span) != last)
         if self._on_cleared is not None or (start | end) & page - 1:
             whole[:] = False
@@ -557,32 +425,6 @@ class PageTables:
         self._reporter.printk(f"<3>mm/memory.c: bad {level.error_name} {text}.\n")
         self._memory.write(entry_address, bytes(level.entry_bytes))
 
-    def _present_tables(self, start: int, end: int, clear_bad: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """Descend level by level through what is present in ``[start, end)``.
-
-        Returns:
-            Two arrays of shape ``(n,)``: the first address of the range each last-level table serves (uint64),
-            and the table (int64), in address order. Cost grows with the tables that exist, not with the range.
-        """
-        top = self._depths[0].shift + self._depths[0].level.bits
-        address = np.array([start >> top << top], np.uint64)
-        table = np.array([self.root], np.int64)
-        for n, d in enumerate(self._upper):
-            low, high = np.uint64(start >> d.shift), np.uint64(end - 1 >> d.shift)
-            number = (address >> np.uint64(d.shift))[:, None] + np.arange(d.index_mask + 1, dtype=np.uint64)
-            rows, columns = np.nonzero((number >= low) & (number <= high))
-            at = table[rows] + d.offset + columns * d.stride
-            words = self._words(d, at)
-            keep = words & words.dtype.type(d.none_mask) != 0
-            if d.bad_mask and clear_bad:
-                bad = keep & (words & words.dtype.type(d.bad_mask) != words.dtype.type(d.good_value))
-                for b in np.flatnonzero(bad).tolist():
-                    self._clear_bad(n, int(at[b]), int(words[b]))
-                keep &= ~bad
-            address = number[rows[keep], columns[keep]] << np.uint64(d.shift)
-            table = self._decode(d, words[keep])
-        return np.maximum(address, np.uint64(start)), table
-
     def _clear(self, at: slice, start: int) -> None:
         """Clear consecutive words; tell of runs that were not none, warn of those not present."""
         old = self._last.array[at].copy() if self._on_cleared is not None else self._last.array[at]
@@ -614,44 +456,3 @@ class PageTables:
     def populate(self, start: int, end: int) -> bool:
         """Make the tables for ``[start, end)`` (mm/memory.c apply_to_page_range); False: out of memory."""
         return all(self._table(stretch.address) is not None for stretch in self._stretches(start, end))
-
-    def frames(self, start: int, count: int) -> np.ndarray:
-        """Return the frames that consecutive pages map to.
-
-        Args:
-            start: virtual, bytes.
-            count: pages.
-
-        Returns:
-            Shape ``(count,)``, int64; NO_FRAME where the page is not present.
-        """
-        d, span_pages = self._last, self._span - self._page_shift
-        page = (start >> self._page_shift) + np.arange(count)
-        first = int(page[0]) >> span_pages
-        spans = (page >> span_pages) - first
-        tables = self._tables(first, int(spans[-1]) + 1)[spans]
-        there = np.flatnonzero(tables >= 0)
-        words = self._words(d, tables[there] + d.offset + (page[there] & d.index_mask) * d.stride)
-        present = words & words.dtype.type(self._present) != 0
-        out = np.full(count, NO_FRAME, np.int64)
-        out[there[present]] = self._decode(d, words[present]) >> self._page_shift
-        return out
-
-    def entries(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return every last-level entry that is not none.
-
-        Returns:
-            Virtual addresses (uint64, sign-extended from the top bit the tables know) and words, both of
-            shape ``(n,)``, in order of the table indices.
-        """
-        d, bits = self._last, self._depths[0].shift + self._depths[0].level.bits
-        address, table = self._present_tables(0, 1 << bits)
-        if not len(table):
-            return np.empty(0, np.uint64), np.empty(0, d.array.dtype)
-        words = np.concatenate([d.array[at] for at in self._whole(table)]).reshape(len(table), -1)
-        rows, columns = np.nonzero(words & words.dtype.type(d.none_mask))
-        address = address[rows] + (columns.astype(np.uint64) << np.uint64(self._page_shift))
-        if bits < self._word_bits:
-            high = address >> np.uint64(bits - 1) != 0
-            address[high] |= np.uint64(self._word_mask & ~((1 << bits) - 1))
-        return address, words[rows, columns]

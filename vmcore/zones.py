@@ -6,6 +6,7 @@ a time in C; here a request for many is served as one array with the same frames
 
 from __future__ import annotations
 
+import mmap
 import threading
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -176,7 +177,7 @@ class PageAllocator:
         self.zones = [
             _zones_of(arch, layout, banks, node) for node, banks in enumerate(_split(layout, arch, nodes))
         ]
-        self._used = bytearray(memory.pages.shape[0])  # by row of memory.pages, 1: handed out
+        self._used = mmap.mmap(-1, memory.pages.shape[0])  # by row of memory.pages, 1: handed out
         self._in_use = np.frombuffer(self._used, np.bool_)  # the same bytes
         self._chains: dict[tuple[int, int], list[ZoneFrames]] = {}
         #: every (first frame, end, zone), for finding the home of a frame
