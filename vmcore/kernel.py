@@ -175,7 +175,10 @@ class Kernel(Vmalloc):
         Raises:
             BrokenInvariant: with what is broken.
         """
-        self.vmlist.check()
+        try:
+            self.vmlist.check()
+        except AssertionError as error:
+            raise BrokenInvariant(str(error)) from error
         self.pages.check()
         for lock, name in ((self.vmlist_lock, "vmlist_lock"), (self.init_mm.lock, "page_table_lock")):
             if lock.locked():

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -239,6 +240,15 @@ class Machine:
         if self.events.oops is not None:
             self.events.oops(address=address, access=access)
         raise error
+
+    @contextmanager
+    def interrupt(self) -> Iterator[None]:
+        """Be in interrupt context for a while."""
+        before, self.in_interrupt = self.in_interrupt, True
+        try:
+            yield
+        finally:
+            self.in_interrupt = before
 
     def alive(self) -> None:
         """Refuse to change a dead kernel, and calls from inside a link symbol or an event.
