@@ -50,7 +50,7 @@ class Route:
         limit: first address behind the window; an ``end`` that is the last byte is one less.
         gfp: of the pages.
         prot: of the mapping.
-        limited: whether num_physpages is looked at, as __vmalloc_node() does.
+        limited: whether num_physpages is looked at, as __vmalloc_node() and vmap() do.
     """
 
     window: str
@@ -99,17 +99,16 @@ class Requests:
             raise InvalidSize(asked)
         if size > kernel.arch.word_mask:
             raise _Refused("size", f"{size:#x} bytes do not fit an unsigned long of {kernel.arch.word_bits} bits")
-        if route.limited:
-            kernel._limit(size - 1 >> kernel.arch.page_shift)
         entry = self.given.get(line)
+        flags = _ALLOC if entry is None else _IOREMAP if "ioremap" in entry.kinds else _MAP
+        if route.limited and flags != _IOREMAP:
+            kernel._limit((size >> kernel.arch.page_shift) - 1)
+        area = self._reserve(asked, flags, align, route)
         if entry is None:
-            area = self._reserve(asked, _ALLOC, align, route)
             kernel._vmalloc_area_node(area, route.gfp, route.prot, ANY_NODE, page_array_on_list=False)
             self.backing["frames"] += 1
-            return area
-        flags = _IOREMAP if "ioremap" in entry.kinds else _MAP
-        area = self._reserve(asked, flags, align, route)
-        self._map(area, entry)
+        else:
+            self._map(area, entry)
         return area
 
     def _reserve(self, asked: int, flags: int, align: int, route: Route) -> VmStruct:
@@ -137,7 +136,7 @@ class Requests:
         kind = "vmap"
         if area.flags == _IOREMAP:
             kind, prot = "ioremap", _ioremap_protection(kernel)
-            if entry.phys is not None and entry.phys + area.size <= _physical_end(kernel):
+            if entry.phys is not None and entry.phys + area.size - arch.page_size <= _physical_end(kernel):
                 area.phys_addr = entry.phys
                 frames = (entry.phys >> arch.page_shift) + np.arange(count)
         try:
@@ -199,9 +198,9 @@ def join(trace: Trace, entries: Sequence[VmallocinfoEntry]) -> tuple[dict[int, V
         raise TraceError(trace.file, None, f"none of its {len(live)} last areas is in vmallocinfo, {expected}")
     given = {line: known[addr] for addr, line in both.items() if known[addr].kinds & _MAPPED}
     said = [
-        f"vmallocinfo: {len(both)} of the {len(live)} areas live at the end are in it; the others, and all "
-        "that were freed, are taken to be vmalloc's own, with page frames"
+        f"vmallocinfo: it has {len(both)} of the {len(live)} areas live at the end; the others, and all that "
+        "were freed, are taken to be vmalloc's own, with page frames"
     ]
     if older := len(known) - len(both):
-        said.append(f"vmallocinfo: {older} areas are not in the trace (older, or of percpu) and are left out")
+        said.append(f"vmallocinfo: areas not in the trace (older, or of percpu) are left out: {older}")
     return given, said
