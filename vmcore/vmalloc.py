@@ -335,13 +335,19 @@ class Vmalloc(Machine):
                 "num_physpages", f"{count:#x} pages asked for, this machine has {self.num_physpages:#x}"
             )
 
-    def _vmalloc_area_node(self, area: VmStruct, gfp_mask: int, prot: int, node: int) -> int:
-        """Back an area with pages and map them (mm/vmalloc.c:425). The area is gone if that fails."""
+    def _vmalloc_area_node(
+        self, area: VmStruct, gfp_mask: int, prot: int, node: int, page_array_on_list: bool = True
+    ) -> int:
+        """Back an area with pages and map them (mm/vmalloc.c:425). The area is gone if that fails.
+
+        Unlike C, ``page_array_on_list=False`` keeps a large area's page array out of the address space: it is
+        one kmalloc object of any size. A trace has the array of its kernel as an event of its own.
+        """
         page = self.page_size
         nr_pages = (area.size - page & self.word_mask) >> self.page_shift & _UINT
         array_size = nr_pages * self._pointer_bytes & _UINT
         area.nr_pages = nr_pages
-        self._page_array(area, array_size, gfp_mask, node)
+        self._page_array(area, array_size, gfp_mask, node, page_array_on_list)
         if area.pages_handle == ZERO_SIZE_PTR and nr_pages:
             self.alloc_pages(1, gfp_mask, node)  # the first store to the array of size 0 faults
             self.oops(ZERO_SIZE_PTR, "write")
@@ -359,10 +365,10 @@ class Vmalloc(Machine):
             raise failure
         return area.addr
 
-    def _page_array(self, area: VmStruct, array_size: int, gfp_mask: int, node: int) -> None:
+    def _page_array(self, area: VmStruct, array_size: int, gfp_mask: int, node: int, on_list: bool) -> None:
         """Get the array of page pointers: kmalloc, or above one page a vmalloc of its own (:436-450)."""
         try:
-            if array_size > self.page_size:
+            if array_size > self.page_size and on_list:
                 area.pages_addr = self._vmalloc_node(array_size, gfp_mask | _ZERO, self.page_kernel, node)
                 area.flags |= _VPAGES
             else:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "arches": "List the installed architectures, or describe some.",
     "samples": "List the traces that ship with vmcore.",
+    "replay": "Replay a trace on another machine: what fits, and what fails first.",
 }
 
 

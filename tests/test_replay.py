@@ -1,0 +1,456 @@
+"""Replaying traces: where every area lands, what fails and why, and figures that a second count agrees with."""
+
+import importlib.util
+import io
+import json
+import lzma
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from vmcore import Kernel, hookimpl, samples
+from vmcore.errors import TraceError
+from vmcore.procfs import read_vmallocinfo
+from vmcore.replay import SAMPLES, replay
+from vmcore.replay_report import REASONS, SKIPPED
+from vmcore.trace import read_trace
+
+_spec = importlib.util.spec_from_file_location("trace_count", Path(__file__).with_name("trace_count.py"))
+trace_count = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(trace_count)
+
+BIG = "test_vmalloc-x86_64"
+WITH_MODULES = ["x86_64", "armv5", "armv7", "armv7-highmem"]
+WITHOUT_MODULES = ["i386", "i386-highmem", "i386-pae", "i386-pae-highmem"]
+ARCHES = WITHOUT_MODULES + WITH_MODULES
+
+START = 0xFFFFC90000000000
+MODULES = 0xFFFFFFFFC0000000
+WINDOWS = {
+    START: "vstart=0xffffc90000000000 vend=0xffffe8ffffffffff",
+    MODULES: "vstart=0xffffffffc0000000 vend=0xffffffffff000000",
+}
+TASK = "          <idle>-0       [000] d..1.     0.000000: "
+KIB, MIB = 1 << 10, 1 << 20
+
+
+def alloc(offset=0, size=8 * KIB, *, align=1, start=START, failed=0):
+    """One page by default, with its guard page."""
+    body = f"va_start: {start + offset} size={size} align={align} {WINDOWS[start]} failed={failed}"
+    return f"{TASK}alloc_vmap_area: {body}\n"
+
+
+def free(offset=0, start=START):
+    return f"{TASK}free_vmap_area_noflush: va_start={start + offset:#x} nr_lazy=2 nr_lazy_max=32768\n"
+
+
+PURGE = f"{TASK}purge_vmap_area_lazy: start=0xffffc90000000000 end=0xffffc90000002000 num_purged=1\n"
+
+
+def run(text, arch="x86_64", *, source_page=4096, **options):
+    """Replay a text on a fresh kernel."""
+    machine = {key: options.pop(key) for key in ("ram", "vmalloc", "listeners", "platform") if key in options}
+    kernel = Kernel(arch, **machine)
+    trace = read_trace(io.BytesIO(text.encode()), "t", source_page=source_page)
+    report = replay(trace, kernel, **options)
+    if kernel.dead is None:
+        kernel.check()
+    return report, kernel
+
+
+def areas(kernel):
+    base = kernel.layout.vmalloc_start
+    return [(area.addr - base, area.size) for area in kernel.vmlist]
+
+
+@cache
+def sample(name):
+    with samples.open_sample(name) as stream:
+        return read_trace(stream, name)
+
+
+def vmallocinfo(name):
+    with samples.open_vmallocinfo(name) as stream:
+        return read_vmallocinfo(stream)
+
+
+def replay_sample(name, arch, **options):
+    machine = {key: options.pop(key) for key in ("ram", "vmalloc") if key in options}
+    kernel = Kernel(arch, **machine)
+    return replay(sample(name), kernel, **options), kernel
+
+
+# ---- placement, by hand
+
+
+def test_first_fit_and_the_guard_page():
+    text = alloc() + alloc(0x10000, 12 * KIB) + free() + alloc(0x20000, 12 * KIB) + alloc(0x30000)
+    report, kernel = run(text, "i386-highmem")
+    assert areas(kernel) == [(0, 0x2000), (0x2000, 0x3000), (0x5000, 0x3000)]
+    assert (report.end.areas, report.end.bytes, report.end.line) == (3, 32 * KIB, 5)
+    assert (report.peak.line, report.peak.areas, report.peak.bytes) == (5, 3, 32 * KIB)
+    assert report.most_areas == {"line": 5, "areas": 3}
+    assert report.backing == {"frames": 4}
+
+
+def test_the_peak_is_of_bytes_and_measured_before_they_go():
+    text = alloc(0, 20 * KIB) + alloc(0x10000, 20 * KIB) + free() + alloc(0x40000) + alloc(0x50000)
+    report, kernel = run(text, "i386-highmem")
+    window = kernel.layout.vmalloc.size
+    assert (report.peak.line, report.peak.areas, report.peak.bytes) == (2, 2, 40 * KIB)
+    assert (report.peak.free, report.peak.largest_hole) == (window - 40 * KIB, window - 40 * KIB)
+    assert report.peak.fragmentation == 0
+    assert report.most_areas == {"line": 5, "areas": 3}
+    assert areas(kernel) == [(0, 0x2000), (0x2000, 0x2000), (0x5000, 0x5000)]
+    assert report.end.free == window - 36 * KIB
+    assert report.end.largest_hole == window - 40 * KIB
+    assert report.end.fragmentation == 1 - (window - 40 * KIB) / (window - 36 * KIB)
+
+
+def test_sizes_are_those_of_the_trace_less_a_page_of_its_kernel():
+    report, kernel = run(alloc(0, 128 * KIB) + alloc(0x40000, 192 * KIB), "i386", source_page=65536)
+    assert areas(kernel) == [(0, 68 * KIB), (68 * KIB, 132 * KIB)]
+    assert report.source["page_size"] == 65536
+
+
+def test_an_area_of_nothing_but_its_guard_page():
+    report, kernel = run(alloc(0, 4096) + alloc(0x4000), "i386")
+    assert [(f.line, f.reason, f.size) for f in report.failures] == [(1, "size", 4096)]
+    assert areas(kernel) == [(0, 0x2000)]
+
+
+def test_alignment_is_kept_and_capped():
+    text = alloc(0) + alloc(0x10000, align=0x10000) + alloc(0x200000, align=0x200000) + alloc(0x80000, align=0x80000)
+    report, kernel = run(text, "i386-highmem")
+    base = kernel.layout.vmalloc_start
+    assert [(base + at) % 0x80000 for at, _ in areas(kernel)] == [0, 0x10000, 0, 0]
+    assert areas(kernel)[2:] == [(0x80000, 0x2000), (0x100000, 0x2000)]
+    assert report.capped_alignments == 1
+
+
+def test_large_areas_have_no_page_array_on_the_list():
+    report, kernel = run(alloc(0, 64 * MIB), "i386-highmem")
+    (area,) = kernel.vmlist
+    assert area.size == 64 * MIB
+    assert area.pages_addr == 0
+    assert len(area.pages) == (64 * MIB >> 12) - 1
+    assert report.failures == []
+    assert kernel.slab.live_objects == 2
+    kernel.vfree(area.addr)
+    assert kernel.slab.live_objects == 0
+
+
+@pytest.mark.parametrize("arch", WITHOUT_MODULES)
+def test_modules_are_in_the_window_of_vmalloc_where_there_is_no_other(arch):
+    report, kernel = run(alloc() + alloc(0, start=MODULES), arch)
+    assert areas(kernel) == [(0, 0x2000), (0x2000, 0x2000)]
+    assert "modules: this architecture has no window" in report.assumptions[-1]
+    assert report.layout["modules"] is None
+
+
+@pytest.mark.parametrize("arch", WITH_MODULES)
+def test_modules_have_their_window(arch):
+    report, kernel = run(alloc() + alloc(0, start=MODULES), arch)
+    starts = {area.addr for area in kernel.vmlist}
+    assert starts == {kernel.layout.vmalloc_start, kernel.layout.modules.start}
+    entry = kernel.init_mm.lookup(kernel.layout.modules.start)
+    frame_mask = kernel.arch.levels[-1].frame_mask
+    assert entry & ~frame_mask == kernel.protection("PAGE_KERNEL_EXEC")
+    assert report.end.areas == 2
+    assert report.end.free == kernel.layout.vmalloc.size - 8 * KIB
+
+
+@pytest.mark.parametrize("arch", ["armv5", "armv7-highmem"])
+def test_a_module_beyond_its_window_is_a_failure(arch):
+    """With an area above the window, C never looks at the window's end."""
+    size = Kernel(arch).layout.modules.size
+    text = alloc() + alloc(0, size, start=MODULES) + alloc(size, start=MODULES) + free(size, MODULES) + alloc(0x9000)
+    report, kernel = run(text, arch)
+    (failure,) = report.failures
+    end = kernel.layout.modules.end
+    assert (failure.line, failure.window, failure.reason, failure.size) == (3, "modules", "end", 8 * KIB)
+    assert f"{end:#x}..{end + 0x2000:#x}, beyond the window" in failure.message
+    assert (failure.areas, failure.free, failure.largest_hole, failure.fragmentation) == (2, 0, 0, 0)
+    assert report.events.skipped == {"failed_here": 1}
+    assert [area.addr for area in kernel.vmlist][1:] == [kernel.layout.vmalloc_start + n for n in (0, 0x2000)]
+    assert kernel.slab.live_objects == 6
+
+
+@pytest.mark.parametrize(("short", "reasons"), [(0, []), (1, ["end"])])
+def test_a_window_that_ends_in_its_last_byte(short, reasons):
+    """With ...fff as its end, the last page of the window may be used, and no more."""
+    kernel = Kernel("x86_64", ram="64M")
+    layout = kernel.layout
+    assert layout.vmalloc_end & 0xFFF == 0xFFF
+    size = layout.vmalloc.size + 1 - 0x2000 - 0x1000 * (1 - short)
+    kernel._get_vm_area(size, 0, layout.vmalloc_start, layout.vmalloc_end)
+    trace = read_trace(io.BytesIO(alloc().encode()), "t", source_page=4096)
+    report = replay(trace, kernel)
+    assert [failure.reason for failure in report.failures] == reasons
+    assert len(kernel.vmlist) == 2 - short
+
+
+def test_an_area_that_would_wrap_is_taken_back_and_the_kernel_lives():
+    window = Kernel("i386", ram="64M").layout.vmalloc
+    text = alloc(0, window.size - 0x1000) + alloc(0x10000000, 0x2000) + free() + alloc(0x20000000)
+    report, kernel = run(text, "i386", ram="1G")
+    assert [failure.reason for failure in report.failures] in (["end"], ["space"])
+    assert kernel.dead is None
+    assert areas(kernel) == [(0, 0x2000)]
+
+
+def test_more_than_an_unsigned_long_is_a_failure():
+    report, kernel = run(alloc(0, (4 << 30) + 8 * KIB) + alloc(8 << 30), "i386")
+    assert [(f.reason, f.size) for f in report.failures] == [("size", (4 << 30) + 8 * KIB)]
+    assert areas(kernel) == [(0, 0x2000)]
+
+
+# ---- what is skipped, what fails
+
+
+def test_purges_failures_of_the_source_and_unknown_frees_are_counted():
+    text = alloc() + alloc(0x2000) + PURGE + free(0x9000) + alloc(0x100000, failed=1) + free() + PURGE
+    report, kernel = run(text)
+    assert (report.events.read, report.events.alloc, report.events.free, report.events.purge) == (7, 2, 1, 2)
+    assert report.events.skipped == {"unknown_address": 1, "failed_on_source": 1}
+    assert report.failures == []
+    assert len(kernel.vmlist) == 1
+
+
+def test_the_free_of_what_failed_here_is_skipped():
+    big = 40 * MIB
+    text = alloc(0, big) + alloc(big) + free() + free(big) + alloc(0)
+    report, kernel = run(text, "i386", vmalloc="32M")
+    assert [(f.line, f.reason, f.window) for f in report.failures] == [(1, "space", "vmalloc")]
+    assert (report.events.alloc, report.events.free) == (3, 1)
+    assert report.events.skipped == {"failed_here": 1}
+    assert report.demand == {"line": 2, "bytes": big + 8 * KIB}
+    assert report.peak.bytes == 8 * KIB
+    assert areas(kernel) == [(0, 0x2000)]
+
+
+def test_stop_ends_at_the_first_failure():
+    text = alloc() + alloc(0x10000, 40 * MIB) + alloc(0x8000) + free()
+    report, kernel = run(text, "i386", vmalloc="32M", stop=True)
+    assert report.stopped == "line 2: the first failure"
+    assert report.events.skipped == {"not_reached": 2}
+    assert report.end.line == 2
+    assert len(kernel.vmlist) == 1
+    assert run(text, "i386", vmalloc="32M")[0].stopped is None
+
+
+@pytest.mark.parametrize(
+    ("size", "ram", "reason"), [(2 << 30, "1G", "num_physpages"), (1023 * MIB, "1G", "page")]
+)
+def test_a_machine_without_enough_pages(size, ram, reason):
+    report, kernel = run(alloc() + alloc(0x10000, size) + alloc(4 << 30), "x86_64", ram=ram)
+    assert [(f.line, f.reason, f.size) for f in report.failures] == [(2, reason, size)]
+    assert areas(kernel) == [(0, 0x2000), (0x2000, 0x2000)]
+
+
+class CallsBack:
+    """A listener that breaks the rules: it calls back into vmalloc."""
+
+    def __init__(self):
+        self.kernel, self.heard = None, 0
+
+    @hookimpl
+    def vmcore_pages_allocated(self, frames):
+        self.heard += 1
+        if self.heard == 2:
+            self.kernel.vmalloc(1)
+
+
+def test_a_kernel_that_dies_ends_the_replay():
+    listener = CallsBack()
+    kernel = Kernel("i386", listeners=[listener])
+    listener.kernel = kernel
+    text = alloc() + alloc(0x2000) + alloc(0x4000) + free()
+    report = replay(read_trace(io.BytesIO(text.encode()), "t"), kernel)
+    assert [(f.line, f.reason) for f in report.failures] == [(2, "bug")]
+    assert report.stopped == "line 2: kernel BUG: BUG_ON(recursive vmlist_lock) in write_lock()"
+    assert report.events.skipped == {"not_reached": 2}
+
+
+def test_figures_are_of_this_replay_only():
+    kernel = Kernel("i386")
+    trace = read_trace(io.BytesIO((alloc() + free()).encode()), "t", source_page=4096)
+    first, second = replay(trace, kernel), replay(trace, kernel)
+    assert first.tables == {"pte": 1}
+    assert second.tables == {"pte": 0}
+    for report in (first, second):
+        assert report.flushes == {
+            "flush_cache_vmap": {"calls": 1, "pages": 1},
+            "flush_cache_vunmap": {"calls": 1, "pages": 2},
+            "flush_tlb_kernel_range": {"calls": 1, "pages": 2},
+        }
+        assert report.nodes_visited == 1
+
+
+def test_samples_have_the_highest_bytes_of_their_stretch():
+    text = "".join(alloc(n << 16) + free(n << 16) for n in range(300)) + alloc(0, 20 * KIB)
+    report, _ = run(text)
+    assert len(report.samples) == 151 <= SAMPLES
+    assert report.samples[0] == (1, 1, 8 * KIB)
+    assert report.samples[-1] == (601, 1, 20 * KIB)
+
+
+def test_progress_ends_with_all_events():
+    calls = []
+    run("".join(alloc(n << 16) for n in range(500)), progress=lambda *call: calls.append(call))
+    assert calls[0] == (3, 500)
+    assert calls[-1] == (500, 500)
+    assert len(calls) == 167
+
+
+# ---- vmallocinfo
+
+
+def entries(*lines):
+    return read_vmallocinfo(io.BytesIO("".join(f"{line}\n" for line in lines).encode()), "info")
+
+
+def line(offset, size, rest, start=START):
+    return f"{start + offset:#x}-{start + offset + size:#x} {size:7} {rest}"
+
+
+def test_ioremap_and_vmap_cost_no_page_frames():
+    text = alloc(0, 20 * KIB) + alloc(0x10000, 12 * KIB) + alloc(0x20000) + alloc(0x30000) + free(0x30000)
+    info = entries(
+        line(0, 20 * KIB, "of_iomap+0x1/0x2 phys=0xfebf1000 ioremap"),
+        line(0x10000, 12 * KIB, "drm+0x1/0x2 [drm] pages=2 vmap"),
+        line(0x20000, 8 * KIB, "fork+0x1/0x2 pages=1 vmalloc"),
+        line(0x90000, 8 * KIB, "pcpu+0x1/0x2 vmalloc"),
+    )
+    kernel = Kernel("i386-highmem")
+    before = kernel.pages.pages_in_use
+    report = replay(read_trace(io.BytesIO(text.encode()), "t"), kernel, vmallocinfo=info)
+    kernel.check()
+    assert report.backing == {"ioremap": 1, "vmap": 1, "frames": 2}
+    assert kernel.pages.pages_in_use - before == 1 + sum(report.tables.values())
+    by_address = {area.addr - kernel.layout.vmalloc_start: area for area in kernel.vmlist}
+    assert {at: (area.flags, area.size) for at, area in by_address.items()} == {
+        0: (1, 20 * KIB),
+        0x5000: (4, 12 * KIB),
+        0x8000: (2, 8 * KIB),
+    }
+    base = kernel.layout.vmalloc_start
+    assert [kernel.vmalloc_to_pfn(base + n * 4096) for n in range(8)] == [
+        0xFEBF1, 0xFEBF2, 0xFEBF3, 0xFEBF4, None, 0, 0, None,
+    ]  # fmt: skip
+    assert "it has 3 of the 3 areas live at the end" in report.assumptions[1]
+    assert report.assumptions[2].endswith("left out: 1")
+
+
+def test_ioremap_needs_no_num_physpages():
+    info = entries(line(0, 2 << 30, "pci+0x1/0x2 phys=0x80000000 ioremap"))
+    report, _ = run(alloc(0, 2 << 30), "x86_64", ram="64M", vmallocinfo=info)
+    assert report.backing == {"ioremap": 1}
+    assert report.failures == []
+
+
+def test_physical_addresses_the_entries_cannot_hold_have_a_stand_in():
+    info = entries(line(0, 8 * KIB, "pci+0x1/0x2 phys=0x800000000 ioremap"))
+    _, kernel = run(alloc(), "i386-highmem", vmallocinfo=info)
+    assert kernel.vmalloc_to_pfn(kernel.layout.vmalloc_start) == 0
+    _, kernel = run(alloc(), "i386-pae-highmem", vmallocinfo=info)
+    assert kernel.vmalloc_to_pfn(kernel.layout.vmalloc_start) == 0x800000
+
+
+def test_a_freed_area_has_frames_whatever_stands_there_later():
+    info = entries(line(0, 8 * KIB, "pci+0x1/0x2 phys=0xfebf1000 ioremap"), line(0x4000, 8 * KIB, "x+0x1/0x2 vmap"))
+    report, _ = run(alloc() + free() + alloc(0x4000) + alloc(), "i386", vmallocinfo=info)
+    assert report.backing == {"frames": 1, "vmap": 1, "ioremap": 1}
+
+
+def test_vmallocinfo_of_another_boot():
+    with pytest.raises(TraceError) as error:
+        run(alloc(), vmallocinfo=entries(line(0x5000, 8 * KIB, "x+0x1/0x2 vmalloc")))
+    assert str(error.value) == (
+        "t: none of its 1 last areas is in vmallocinfo, expected the text read on the same boot, after the trace"
+    )
+
+
+def test_an_entry_of_another_size_is_not_joined():
+    info = entries(line(0, 12 * KIB, "x+0x1/0x2 phys=0x1000 ioremap"), line(0x8000, 8 * KIB, "y+0x1/0x2 vmalloc"))
+    report, _ = run(alloc() + alloc(0x8000), vmallocinfo=info)
+    assert report.backing == {"frames": 2}
+
+
+@pytest.mark.parametrize(
+    ("name", "backing"),
+    [("x86_64-l4", {"ioremap": 21, "vmap": 1}), ("arm64-4k-48", {"ioremap": 15, "vmap": 3})],
+)
+def test_samples_with_their_vmallocinfo(name, backing):
+    report, kernel = replay_sample(name, "x86_64", ram="64M" if name == "arm64-4k-48" else "1G",
+                                   vmallocinfo=vmallocinfo(name))  # fmt: skip
+    assert {kind: n for kind, n in report.backing.items() if kind != "frames"} == backing
+    assert report.failures == []
+    kernel.check()
+
+
+# ---- the samples
+
+
+@pytest.mark.parametrize("name", samples.names())
+def test_figures_agree_with_a_second_count(name):
+    with samples.open_sample(name) as stream, lzma.open(stream, "rt") as text:
+        count = trace_count.count_trace(text)
+    report, kernel = replay_sample(name, "x86_64", ram="1G")
+    assert report.failures == []
+    assert (report.peak.bytes, report.peak.line) == (count.peak_bytes, count.peak_bytes_line)
+    assert report.demand == {"line": count.peak_bytes_line, "bytes": count.peak_bytes}
+    assert report.most_areas == {"line": count.peak_areas_line, "areas": count.peak_areas}
+    assert (report.end.areas, report.end.bytes) == (count.end_areas, count.end_bytes)
+    events = report.events
+    assert (events.alloc, events.purge) == (count.allocs, count.purges)
+    assert events.free == count.frees - count.unknown_frees
+    assert events.skipped.get("unknown_address", 0) == count.unknown_frees
+    assert events.skipped.get("failed_on_source", 0) == count.failed
+    assert max(size for _, _, size in report.samples) == count.peak_bytes
+    assert sum(area.size for area in kernel.vmlist) == count.end_bytes
+    kernel.check()
+
+
+@pytest.mark.parametrize("name", samples.names())
+@pytest.mark.parametrize("arch", ARCHES)
+def test_every_sample_on_every_built_in_architecture(arch, name):
+    stop = name == BIG and arch != "armv7-highmem"
+    report, kernel = replay_sample(name, arch, stop=stop)
+    kernel.check()
+    events = report.events
+    assert events.read == len(sample(name).events)
+    assert events.read == events.alloc + events.free + events.purge + sum(events.skipped.values())
+    assert set(events.skipped) <= set(SKIPPED)
+    assert {failure.reason for failure in report.failures} <= set(REASONS)
+    assert report.end.areas == len(kernel.vmlist)
+    assert report.end.bytes == sum(area.size for area in kernel.vmlist)
+    assert events.alloc == report.end.areas + events.free + len(report.failures)
+    assert report.peak.bytes <= report.demand["bytes"]
+    layout = kernel.layout
+    windows = [layout.vmalloc, layout.modules or layout.vmalloc]
+    for area in kernel.vmlist:
+        assert any(w.start <= area.addr and area.addr + area.size <= w.end + (w.end & 1) for w in windows)
+    assert json.loads(json.dumps(report.to_dict())) == report.to_dict()
+
+
+def test_check_value():
+    """One trace, one machine: the call that fails first is known from a replay made without vmcore."""
+    report, kernel = replay_sample(BIG, "i386-highmem", ram="1G")
+    layout = kernel.layout
+    assert (layout.vmalloc_start, layout.vmalloc_end) == (0xF8800000, 0xFF7FE000)
+    first = report.failures[0]
+    assert (first.line, first.size, first.align, first.areas) == (12_652, 8192, 1, 9695)
+    assert (first.window, first.reason, first.bytes) == ("vmalloc", "space", 117_161_984)
+    assert (first.free, first.largest_hole) == (270_336, 4096)
+    assert first.fragmentation == 1 - 4096 / 270_336
+    assert (report.peak.line, report.peak.areas, report.peak.bytes) == (12_651, 9695, 117_161_984)
+    assert len(report.failures) == report.events.skipped["failed_here"] == 27_098
+    kernel.check()
+
+
+@pytest.mark.parametrize(("vmalloc", "fits"), [("176M", False), ("192M", True)])
+def test_the_window_that_is_large_enough(vmalloc, fits):
+    report, _ = replay_sample(BIG, "i386-highmem", vmalloc=vmalloc, stop=True)
+    assert (not report.failures) is fits

@@ -1,0 +1,113 @@
+"""``vmcore replay``: what a traced kernel's areas do on another machine.
+
+The keys of ``--json`` are in docs/replay.md.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from time import monotonic
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+
+from vmcore import samples
+from vmcore.cli.options import machine_options
+from vmcore.cli.replay_text import print_report
+from vmcore.errors import ConfigurationError
+from vmcore.kernel import Kernel
+from vmcore.procfs import read_vmallocinfo
+from vmcore.replay import replay
+from vmcore.trace import read_trace
+from vmcore.units import parse_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from vmcore.selection import Selection
+
+_SAMPLE = "sample:"
+_PATIENCE = 1.0  # seconds without a progress bar
+
+
+def open_input(name: str, opener: Callable[[str], BinaryIO]) -> AbstractContextManager[BinaryIO | str]:
+    """Open what a command line calls FILE: ``sample:NAME`` by *opener*; a path and ``-`` stay as they are.
+
+    Raises:
+        VmcoreError: there is no such sample.
+    """
+    return opener(name.removeprefix(_SAMPLE)) if name.startswith(_SAMPLE) else nullcontext(name)
+
+
+class _Bar:
+    """A progress bar on stderr, on a terminal, once the job has taken longer than a moment."""
+
+    def __init__(self) -> None:
+        self._console, self._since = Console(stderr=True), monotonic()
+        self._progress: Progress | None = None
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show how far the job is."""
+        if self._progress is None:
+            if not self._console.is_terminal or monotonic() - self._since < _PATIENCE:
+                return
+            self._progress = Progress(console=self._console, transient=True)
+            self._progress.add_task("replaying", total=total)
+            self._progress.start()
+        self._progress.update(self._progress.task_ids[0], completed=done)
+
+
+@click.command(epilog="What the figures mean, and the keys of --json: docs/replay.md.")
+@click.argument("file")
+@click.option("--vmallocinfo", metavar="FILE", help="/proc/vmallocinfo after the trace: what is not vmalloc's.")
+@click.option("--source-page", metavar="SIZE", help="Page size of the traced kernel; else found from the trace.")
+@click.option("--stop", is_flag=True, help="End at the first allocation that fails.")
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
+@machine_options()
+def command(
+    file: str, vmallocinfo: str | None, source_page: str | None, stop: bool, as_json: bool, selection: Selection
+) -> None:
+    """Replay the vmalloc events of a trace on another machine.
+
+    FILE is the text of tracefs' trace or of trace-cmd report, plain, gzip or xz; - is stdin and sample:NAME
+    one of `vmcore samples`, whose vmallocinfo is --vmallocinfo sample:NAME.
+
+    Exit status: 0 all fits, 1 an allocation failed, 2 bad input.
+    """
+    if file == vmallocinfo == "-":
+        raise ConfigurationError("--vmallocinfo: found - for both files, expected stdin for one of them at most")
+    page = None if source_page is None else parse_size(source_page, "--source-page")
+    ram: Any = selection.ram  # Kernel takes banks too
+    kernel = Kernel(
+        selection.arch,
+        ram=ram,
+        vmalloc=selection.vmalloc,
+        platform=selection.platform,
+        cpus=selection.cpus,
+        nodes=selection.nodes,
+        block=selection.block,
+    )
+    with open_input(file, samples.open_sample) as source:
+        trace = read_trace(source, None if file == "-" else file, source_page=page)
+    entries = None
+    if vmallocinfo is not None:
+        with open_input(vmallocinfo, samples.open_vmallocinfo) as source:
+            entries = read_vmallocinfo(source, None if vmallocinfo == "-" else vmallocinfo)
+    with _Bar() as bar:
+        report = replay(trace, kernel, stop=stop, vmallocinfo=entries, progress=bar)
+    if as_json:
+        click.echo(json.dumps(report.to_dict(), indent=2))
+    else:
+        print_report(Console(highlight=False), report, trace.notes(), kernel, selection)
+    click.get_current_context().exit(1 if report.failures else 0)
