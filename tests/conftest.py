@@ -23,7 +23,8 @@ def pytest_configure(config):
 
 
 def pytest_generate_tests(metafunc):
-    if "arch" in metafunc.fixturenames:
+    marked = any("arch" in str(mark.args[0]) for mark in metafunc.definition.iter_markers("parametrize"))
+    if "arch" in metafunc.fixturenames and not marked:
         machines = metafunc.config.stash[MACHINES]
         metafunc.parametrize("arch", machines.values(), ids=machines)
 
