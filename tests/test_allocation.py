@@ -121,7 +121,7 @@ def test_insertion_fails_at_its_page(arch, kernel):
 def test_unknown_and_negative_failures(kernel):
     k = kernel("x86_64", ram=RAM)
     with pytest.raises(
-        ConfigurationError, match="fail: unknown kind 'pages': .*valid: alloc_page, insert, kmalloc, pg"
+        ConfigurationError, match=r"fail: unknown kind 'pages': .*valid: alloc_page, insert, kmalloc, pg"
     ):
         k.fail("pages", 1)
     with pytest.raises(ConfigurationError, match="fail kmalloc: found -1, expected 0"):
