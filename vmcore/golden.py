@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import lzma
+import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
@@ -18,11 +19,43 @@ from attrs import define, field
 
 from vmcore import registry as plugins
 from vmcore.errors import GoldenError, VmcoreError
-from vmcore.opscript import Event, ScriptRun
+from vmcore.opscript import MAX_PAGES, Event, ScriptRun
 from vmcore.registry import Registry
 
-_HEADER = ("bits", "page_shift", "levels", "page_kernel", "page_kernel_exec", "zones", "ioremap_max_order",
-           "sizeof_vm_struct", "vmalloc_start", "vmalloc_end", "physpages", "num_physpages")  # fmt: skip
+
+def _natural(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"0x[0-9a-f]{1,16}|[0-9]{1,20}", value) is not None
+
+
+def _strings(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _levels(value: object) -> bool:
+    shape = (str, int, int)
+    return isinstance(value, list) and all(
+        isinstance(level, list) and len(level) == 3 and all(map(isinstance, level, shape)) for level in value
+    )
+
+
+#: What a header must have: a test for it, and what it is called in an error.
+_HEADER: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(("bits", "page_shift", "ioremap_max_order", "sizeof_vm_struct", "num_physpages"),
+                    (_natural, "a number")),
+    "levels": (_levels, "a list of [name, shift, entries]"),
+    "page_kernel": (lambda v: _natural(v) and v < 15, "a protection, 0 to 14"),
+    "page_kernel_exec": (lambda v: v is None or (_natural(v) and v < 15), "a protection, 0 to 14, or null"),
+    "zones": (_strings, "a list of names"),
+    "vmalloc_start": (_number, "an address as text"),
+    "vmalloc_end": (_number, "an address as text"),
+    "physpages": (lambda v: _natural(v) and 0 < v <= MAX_PAGES, f"1 to {MAX_PAGES}"),
+}  # fmt: skip
+_PHYSPAGES = "8192"  # what a script ran with where its argv does not say
+_OPTIONS = {"--physpages", "--num-physpages", "--vmalloc-start", "--vmalloc-end"}
 _CONTEXT = 3  # ops shown before a mismatch
 
 
@@ -90,16 +123,22 @@ def read_bundle(path: str) -> Iterator[Script]:
     except ValueError as error:
         if isinstance(error, VmcoreError):
             raise
-        raise GoldenError(f"{path}:{number + 1}: not JSON: {error}; is this a golden bundle?") from error
+        raise GoldenError(f"{path}:{number}: not JSON: {error}; is this a golden bundle?") from error
     if current is None:
         raise GoldenError(f"{path}: found no script, expected a golden bundle")
     yield current
 
 
 def _check_header(script: Script) -> None:
-    missing = [key for key in _HEADER if key not in script.header]
+    header, at = script.header, f"{script.file}:{script.line}"
+    missing = [key for key in _HEADER if key not in header]
     if missing:
-        raise GoldenError(f"{script.file}:{script.line}: the header lacks {', '.join(missing)}")
+        raise GoldenError(f"{at}: the header lacks {', '.join(missing)}")
+    for key, (fits, expected) in _HEADER.items():
+        if not fits(header[key]):
+            raise GoldenError(f"{at}: header field {key!r}: found {header[key]!r}, expected {expected}")
+    if not _strings(header.get("argv", [])):
+        raise GoldenError(f"{at}: header field 'argv': found {header['argv']!r}, expected a list of words")
 
 
 def expand(events: list[list[Any]]) -> list[Event]:
@@ -122,29 +161,40 @@ def expand(events: list[list[Any]]) -> list[Event]:
 
 
 def _expected(line: dict[str, Any]) -> dict[str, Any]:
-    """Return an op's line with lists of calls taken apart."""
+    """Return an op's line with lists of calls taken apart.
+
+    Raises:
+        GoldenError: it has no op, or lists are not shaped as bundles shape them.
+    """
+    if not isinstance(line.get("op"), str) or not line["op"].strip():
+        raise GoldenError(f"op: found {line.get('op')!r}, expected the text of an op")
     line = dict(line)
-    line["ev"] = expand(line.get("ev", []))
-    if "ptes" in line:
-        line["ptes"] = [
-            (int(va, 16) + 4096 * n, prot, i) for va, prot, ids in line["ptes"] for n, i in enumerate(ids)
-        ]
+    try:
+        line["ev"] = expand(line.get("ev", []))
+        if "ptes" in line:
+            line["ptes"] = [
+                (int(va, 16) + 4096 * n, prot, i) for va, prot, ids in line["ptes"] for n, i in enumerate(ids)
+            ]
+    except (TypeError, ValueError, LookupError) as error:
+        raise GoldenError(f"events or page-table entries are not shaped as in a bundle: {error}") from error
     return line
 
 
 def _header_mismatch(run: ScriptRun, header: dict[str, Any]) -> str:
     """Compare what a header says of the machine with the machine, and its argv with itself."""
-    argv = header.get("argv", [])
+    argv = [word for word in header.get("argv", []) if word != "--alias"]
     options = dict(zip(argv[::2], argv[1::2], strict=False))
-    found = {
+    if len(argv) % 2 or not options.keys() <= _OPTIONS or not all(map(_number, options.values())):
+        return f"header field 'argv': expected pairs of {', '.join(sorted(_OPTIONS))} and a number, got {argv!r}"
+    found: dict[str, Any] = {
         "sizeof_vm_struct": run.arch.sizeof_vm_struct,
         "zones": [*run.arch.zone_names, "MOVABLE"],
-        "physpages": int(options.get("--physpages", header["physpages"]), 0)
-        if isinstance(options.get("--physpages"), str)
-        else header["physpages"],
     }
+    if "argv" in header:
+        found["physpages"] = int(options.get("--physpages", _PHYSPAGES), 0)
+        found["num_physpages"] = int(options.get("--num-physpages", f"{found['physpages']}"), 0)
     for key, option in (("vmalloc_start", "--vmalloc-start"), ("vmalloc_end", "--vmalloc-end")):
-        if option in options:
+        if option in options and "--alias" not in header["argv"]:
             found[key] = f"{int(options[option], 0):#x}"
     for key, value in found.items():
         if header[key] != value:
@@ -155,7 +205,7 @@ def _header_mismatch(run: ScriptRun, header: dict[str, Any]) -> str:
 def _difference(want: dict[str, Any], got: dict[str, Any]) -> str:
     """Say how two lines differ first; "" if they do not."""
     for key in [*want, *(k for k in got if k not in want)]:
-        a, b = want.get(key), got.get(key)
+        a, b = (line.get(key, "nothing") for line in (want, got))
         if a == b:
             continue
         if isinstance(a, list) and isinstance(b, list):
@@ -184,9 +234,9 @@ def replay(script: Script, registry: Registry, tally: Tally) -> None:
         _mismatch(tally, script, problem, script.line, [])
         return
     for n, (number, line) in enumerate(script.ops):
-        want = _expected(line)
         try:
-            got = run.run(str(line.get("op", "")) or "missing")
+            want = _expected(line)
+            got = run.run(want["op"])
         except GoldenError as error:
             problem = str(error)
         else:

@@ -28,6 +28,7 @@ from vmcore.units import Bank
 from vmcore.vmalloc import Vmalloc, VmAreaStruct
 
 _TABLES = Bank(0x4000_0000, 0x8000_0000)  # where page tables come from, beyond every page of a script
+MAX_PAGES = _TABLES.start >> 12  #: what a script's machine may have
 _NOT_PRESENT = 15  # the protection number of an entry that is neither none nor present
 _MEM_MAP = {32: (0x2000_0000, 32), 64: (0x1000_0000_0000, 64)}  # the harness' struct pages, by word bits
 _UINT, _INT_SIGN = 0xFFFF_FFFF, 1 << 31

@@ -1,0 +1,51 @@
+"""Every machine: installed ones from the registry, and synthetic ones; ``VMCORE_ARCH=a,b`` narrows."""
+
+import os
+
+import pytest
+
+from tests import synthetic
+from vmcore.architecture import Architecture
+from vmcore.errors import choices
+from vmcore.kernel import Kernel
+from vmcore.registry import load
+
+MACHINES = pytest.StashKey[dict[str, Architecture]]()
+
+
+def pytest_configure(config):
+    known = {**load().architectures, **{arch.name: arch for arch in synthetic.RECORDS}}
+    wanted = [name.strip() for name in os.environ.get("VMCORE_ARCH", "").split(",") if name.strip()]
+    for name in wanted:
+        if name not in known:
+            raise pytest.UsageError(f"VMCORE_ARCH: unknown architecture {name!r}: {choices(name, known, 'valid')}")
+    config.stash[MACHINES] = {name: known[name] for name in wanted or known}
+
+
+def pytest_generate_tests(metafunc):
+    marked = any("arch" in str(mark.args[0]) for mark in metafunc.definition.iter_markers("parametrize"))
+    if "arch" in metafunc.fixturenames and not marked:
+        machines = metafunc.config.stash[MACHINES]
+        metafunc.parametrize("arch", machines.values(), ids=machines)
+
+
+@pytest.fixture(autouse=True)
+def _no_choice_from_outside(monkeypatch):
+    """What narrows the tests must not choose an architecture inside of them."""
+    monkeypatch.delenv("VMCORE_ARCH", raising=False)
+
+
+@pytest.fixture(scope="session")
+def registry():
+    """What is installed; loaded once."""
+    return load()
+
+
+@pytest.fixture
+def kernel(registry):
+    """Return a function that boots a kernel from a record or a name."""
+
+    def boot(arch, **selection):
+        return Kernel(arch, registry=registry, **selection)
+
+    return boot
