@@ -1,0 +1,87 @@
+"""The distribution: its metadata, its entry points, what its wheel holds, what nobody may import."""
+
+import ast
+import tomllib
+from importlib.metadata import distribution, entry_points
+from pathlib import Path
+
+import pytest
+
+import vmcore
+from vmcore import samples
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+SOURCES = sorted(
+    path
+    for folder in ("vmcore", "arches", "plugins", "tests")
+    for path in (ROOT / folder).rglob("*.py")
+    if "build" not in path.parts
+)
+
+
+def installed_files():
+    """Return the files of the installed wheel; skip where it is a checkout on the path or an editable install."""
+    files = [str(file) for file in distribution("vmcore").files or []]
+    if "vmcore/__init__.py" not in files:
+        pytest.skip("vmcore is not installed from a wheel")
+    return [file for file in files if "__pycache__" not in file]
+
+
+def test_the_built_in_architectures_are_one_entry_point_among_others():
+    found = [(point.name, point.value) for point in entry_points(group="vmcore") if point.dist.name == "vmcore"]
+    assert found == [("builtin", "vmcore_arches")]
+
+
+def test_versions_agree():
+    installed_files()
+    assert vmcore.__version__ == distribution("vmcore").version == PROJECT["project"]["version"]
+
+
+def test_the_wheel_holds_every_source_and_every_sample():
+    files = set(installed_files())
+    sources = {path.relative_to(ROOT) for path in SOURCES if path.is_relative_to(ROOT / "vmcore")}
+    assert {str(path) for path in sources} <= files
+    arches = {path.name for path in SOURCES if path.is_relative_to(ROOT / "arches")}
+    assert {f"vmcore_arches/{name}" for name in arches} <= files
+    assert {"vmcore/py.typed", "vmcore_arches/py.typed", "vmcore/samples/samples.toml"} <= files
+    assert {f"vmcore/samples/{n}.{kind}.xz" for n in samples.names() for kind in ("trace", "vmallocinfo")} <= files
+
+
+def test_the_wheel_holds_nothing_else():
+    tops = {file.split("/")[0] for file in installed_files() if not file.startswith("..")}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"vmcore", "vmcore_arches"}
+
+
+def test_the_licence_comes_along():
+    assert any(file.endswith("licenses/LICENSE") for file in installed_files())
+    text = (ROOT / "LICENSE").read_text("utf-8")
+    assert text.lstrip().startswith("GNU GENERAL PUBLIC LICENSE\n                       Version 2, June 1991")
+    assert PROJECT["project"]["license"] == distribution("vmcore").metadata["License-Expression"] == "GPL-2.0-only"
+
+
+def test_every_package_is_listed():
+    folders = {path.parent.relative_to(ROOT) for path in SOURCES if path.name == "__init__.py"}
+    packages = {".".join(f.parts) for f in folders if f.parts[0] == "vmcore"} | {"vmcore_arches"}
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) == packages
+
+
+def test_tox_has_an_environment_for_every_built_in_architecture():
+    from vmcore.registry import load  # noqa: PLC0415  # only this test looks at plugins
+
+    tox = (ROOT / "tox.ini").read_text("utf-8")
+    registry = load()
+    for name in (n for n, plugin in registry.origin.items() if plugin == "builtin"):
+        factor = "arch_" + name.replace("-", "_")
+        assert f"    {factor}: VMCORE_ARCH = {name}\n" in tox
+        assert f"    {factor}: pytest -q -k {name} {{posargs}}\n" in tox
+        assert name.replace("-", "_") in tox.split("py3-arch_{", 1)[1].split("}")[0].split(",")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nobody_imports_the_folder_arches(path):
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            names = [node.module]
+        assert not [name for name in names if name.split(".")[0] == "arches"]

@@ -1,0 +1,79 @@
+"""What the README says is so: its Python session, its tables, its commands and its excerpt."""
+
+import doctest
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from vmcore.architecture import LayoutRequest
+from vmcore.cli import main
+from vmcore.registry import load
+from vmcore.units import format_size
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text("utf-8")
+
+
+def blocks(kind):
+    return re.findall(rf"^```{kind}\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+
+
+def run(arguments):
+    return CliRunner().invoke(main, arguments, prog_name="vmcore", env={"COLUMNS": "100"})
+
+
+def test_the_python_session_prints_what_it_shows():
+    (session,) = blocks("pycon")
+    test = doctest.DocTestParser().get_doctest(session, {}, "README.md", "README.md", 0)
+    assert len(test.examples) == 9
+    report: list[str] = []
+    assert doctest.DocTestRunner(verbose=False).run(test, out=report.append).failed == 0, "".join(report)
+
+
+def test_the_session_is_ten_lines_at_most():
+    assert blocks("pycon")[0].count(">>> ") <= 10
+
+
+def test_the_table_has_every_built_in_architecture():
+    rows = dict(re.findall(r"^\| `([\w-]+)` \| .* \| (.* \| .*) \|$", TEXT, re.MULTILINE))
+    built_in = {name for name, plugin in load().origin.items() if plugin == "builtin"}
+    assert set(rows) == built_in
+    for name, row in rows.items():
+        arch = load().architectures[name]
+        layout = arch.lay_out(LayoutRequest(ram=arch.default_ram))
+        assert row == f"{format_size(arch.default_ram)} | {format_size(layout.vmalloc.size)}"
+
+
+def test_each_command_is_one_line_and_the_first_two_stand_on_the_first_screen():
+    first, second = (block.splitlines() for block in blocks("console")[:2])
+    assert (len(first), len(second)) == (1, 1)
+    assert second[0].endswith(".venv/bin/tox run")
+    assert TEXT[: TEXT.index(second[0])].count("\n") < 20
+
+
+def test_the_first_command_replays_a_sample_that_fits():
+    command = blocks("console")[0].strip().split("&&")[-1]
+    program, *arguments = shlex.split(command)
+    assert program == ".venv/bin/vmcore"
+    result = run(arguments)
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith("sample:x86_64-l4 on i386-highmem: all 7,877 allocations fit\n")
+
+
+def test_the_excerpt_of_a_replay_is_what_it_prints():
+    excerpt = next(block for block in blocks("console") if block.startswith("$ vmcore replay"))
+    command, *lines = excerpt.splitlines()
+    result = run(shlex.split(command)[2:])
+    assert result.exit_code == 1
+    printed, at = result.output.splitlines(), 0
+    for line in lines:
+        if line != "...":
+            at = printed.index(line, at) + 1
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", TEXT))))
+def test_links_lead_somewhere(target):
+    assert (ROOT / target).exists()
