@@ -46,10 +46,7 @@ class LinearScan:
     def is_orderly(self):
         ends = [area.addr + area.size for area in self.areas]
         shape = all(
-            area.size
-            and end <= self.mask
-            and not area.addr % self.page_size
-            and not area.size % self.page_size
+            area.size and end <= self.mask and not area.addr % self.page_size and not area.size % self.page_size
             for area, end in zip(self.areas, ends, strict=True)
         )
         return shape and all(end <= area.addr for end, area in zip(ends, self.areas[1:], strict=False))
@@ -57,9 +54,7 @@ class LinearScan:
     def from_address(self, addr):
         """Drop the areas in front that vread steps over (mm/vmalloc.c:644), on an orderly list."""
         ranks = range(len(self.areas)) if self.is_orderly() else ()
-        below = [
-            rank for rank in ranks if addr >= self.areas[rank].addr + self.areas[rank].size - self.page_size
-        ]
+        below = [rank for rank in ranks if addr >= self.areas[rank].addr + self.areas[rank].size - self.page_size]
         return self.areas[max(below, default=-1) + 1 :]
 
     def holes(self, start, end):

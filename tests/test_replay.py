@@ -121,7 +121,9 @@ def test_an_area_of_nothing_but_its_guard_page():
 
 
 def test_alignment_is_kept_and_capped():
-    text = alloc(0) + alloc(0x10000, align=0x10000) + alloc(0x200000, align=0x200000) + alloc(0x80000, align=0x80000)
+    text = (
+        alloc(0) + alloc(0x10000, align=0x10000) + alloc(0x200000, align=0x200000) + alloc(0x80000, align=0x80000)
+    )
     report, kernel = run(text, "i386-highmem")
     base = kernel.layout.vmalloc_start
     assert [(base + at) % 0x80000 for at, _ in areas(kernel)] == [0, 0x10000, 0, 0]
@@ -165,7 +167,9 @@ def test_modules_have_their_window(arch):
 def test_a_module_beyond_its_window_is_a_failure(arch):
     """With an area above the window, C never looks at the window's end."""
     size = Kernel(arch).layout.modules.size
-    text = alloc() + alloc(0, size, start=MODULES) + alloc(size, start=MODULES) + free(size, MODULES) + alloc(0x9000)
+    text = (
+        alloc() + alloc(0, size, start=MODULES) + alloc(size, start=MODULES) + free(size, MODULES) + alloc(0x9000)
+    )
     report, kernel = run(text, arch)
     (failure,) = report.failures
     end = kernel.layout.modules.end
@@ -240,9 +244,7 @@ def test_stop_ends_at_the_first_failure():
     assert run(text, "i386", vmalloc="32M")[0].stopped is None
 
 
-@pytest.mark.parametrize(
-    ("size", "ram", "reason"), [(2 << 30, "1G", "num_physpages"), (1023 * MIB, "1G", "page")]
-)
+@pytest.mark.parametrize(("size", "ram", "reason"), [(2 << 30, "1G", "num_physpages"), (1023 * MIB, "1G", "page")])
 def test_a_machine_without_enough_pages(size, ram, reason):
     report, kernel = run(alloc() + alloc(0x10000, size) + alloc(4 << 30), "x86_64", ram=ram)
     assert [(f.line, f.reason, f.size) for f in report.failures] == [(2, reason, size)]
@@ -359,7 +361,9 @@ def test_physical_addresses_the_entries_cannot_hold_have_a_stand_in():
 
 
 def test_a_freed_area_has_frames_whatever_stands_there_later():
-    info = entries(line(0, 8 * KIB, "pci+0x1/0x2 phys=0xfebf1000 ioremap"), line(0x4000, 8 * KIB, "x+0x1/0x2 vmap"))
+    info = entries(
+        line(0, 8 * KIB, "pci+0x1/0x2 phys=0xfebf1000 ioremap"), line(0x4000, 8 * KIB, "x+0x1/0x2 vmap")
+    )
     report, _ = run(alloc() + free() + alloc(0x4000) + alloc(), "i386", vmallocinfo=info)
     assert report.backing == {"frames": 1, "vmap": 1, "ioremap": 1}
 

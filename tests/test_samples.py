@@ -122,9 +122,7 @@ def test_last_event(name, trace):
 
 
 def test_windows_and_page_size(name, trace):
-    counts = Counter(
-        w for w, kind in zip(trace.events.window, trace.events.kind, strict=True) if kind == ALLOC
-    )
+    counts = Counter(w for w, kind in zip(trace.events.window, trace.events.kind, strict=True) if kind == ALLOC)
     assert [(*window, counts[index]) for index, window in enumerate(trace.windows)] == WINDOWS[name]
     assert trace.page_size == 4096
 

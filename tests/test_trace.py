@@ -230,8 +230,7 @@ CUT = f"{TASK}alloc_vmap_area: va_start: 18446683600570023936 si"
         ),
         (
             f"{TASK}sched_switch: prev_com{free()[:-1]}",
-            "found a vmalloc event inside the line of event "
-            f"sched_switch, expected one event per line; {TORN}",
+            f"found a vmalloc event inside the line of event sched_switch, expected one event per line; {TORN}",
         ),
     ],
 )
