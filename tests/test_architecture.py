@@ -217,8 +217,31 @@ def test_a_record_is_a_value():
     assert hash(evolve(GOOD)) == hash(GOOD)
     assert evolve(GOOD, page_kernel=0x161) != GOOD
     assert isinstance(ROOT.frame[0], Segment)
-    view = HardwareView(mirror=Mirror(0x800, np.negative), cache=Cache(kind="vivt", colours=0))
-    assert evolve(GOOD, hardware=view).hardware.mirror.offset == 0x800
+    view = HardwareView(cache=Cache(kind="vivt", colours=0))
+    assert evolve(GOOD, hardware=view).hardware.cache.kind == "vivt"
+
+
+HALVES = evolve(
+    GOOD,
+    levels=[evolve(ROOT, shift=21, bits=11), evolve(LAST, bits=9, offset=0x800)],
+    hardware=HardwareView(mirror=Mirror(0, np.negative)),
+)
+
+
+@pytest.mark.parametrize(
+    ("mirror", "field", "message"),
+    [
+        (Mirror(0x800, np.negative), "offset", "0x800, expected a place in the table page beside"),
+        (Mirror(0x400, np.negative), "offset", "0x400, expected a place in the table page beside"),
+        (Mirror(0x900, np.negative), "offset", "0x900, expected a place in the table page beside"),
+        (Mirror(0, np.invert), "encode(0)", "0xffffffff, expected 0"),
+    ],
+)
+def test_the_hardware_half_lies_beside_and_clears_with_the_linux_half(mirror, field, message):
+    with pytest.raises(ArchitectureError) as error:
+        evolve(HALVES, hardware=HardwareView(mirror=mirror))
+    assert error.value.field == field
+    assert str(error.value).startswith(f"good, hardware.mirror: {field} is {message}")
 
 
 # ---- layouts
