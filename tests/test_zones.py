@@ -240,16 +240,44 @@ def test_no_room_for_a_root_table():
 @pytest.mark.parametrize("damage", ["listed twice", "in use", "lost", "counted"])
 def test_check_finds(damage):
     pages = allocator()
-    got = pages.alloc(4, GFP_KERNEL, -1)
-    pages.free(got[:2])
+    got = pages.alloc(32, GFP_KERNEL, -1)
+    pages.free(got[:16])
     zone = pages.zones[0][1]
     if damage == "listed twice":
         zone.stack[0] = zone.stack[1]
     elif damage == "in use":
-        zone.stack[0] = got[3]
+        zone.stack[0] = got[20]
     elif damage == "lost":
         zone.top -= 1
     else:
         pages.pages_in_use += 1
     with pytest.raises(BrokenInvariant):
         pages.check()
+
+
+def test_single_frees_stay_in_order_when_they_join_the_stack(monkeypatch):
+    monkeypatch.setattr("vmcore.zones._RECENT", 3)
+    pages = allocator()
+    got = pages.alloc(40, GFP_KERNEL, -1)
+    for frame in got[:10]:
+        pages.free(np.array([frame]))
+    pages.free(got[10:30])
+    for frame in got[30:]:
+        pages.free(np.array([frame]))
+    pages.check()
+    assert pages.alloc(40, GFP_KERNEL, -1).tolist() == got[::-1].tolist()
+
+
+@pytest.mark.parametrize("count", [1, 4, 40, 400])
+@pytest.mark.parametrize("spread", [1, 2, 7])
+def test_a_frame_freed_twice_is_refused_and_nothing_changes(count, spread):
+    pages = allocator()
+    frames = pages.alloc(count * spread, GFP_KERNEL, -1)[::spread]
+    again = np.concatenate((frames[:-1], frames[-1:] if count == 1 else frames[:1]))
+    if count == 1:
+        pages.free(frames)
+    before = pages.pages_in_use
+    with pytest.raises(BrokenInvariant, match="is freed, but it is not allocated"):
+        pages.free(again)
+    assert pages.pages_in_use == before
+    assert pages.allocated(frames).all() == (count > 1)

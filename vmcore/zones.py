@@ -229,23 +229,24 @@ class PageAllocator:
             self._mark_few(rows.tolist(), frames, used)
             return
         low, high = int(rows.min()), int(rows.max())
-        if high - low == n - 1:
-            where: slice | np.ndarray = slice(low, high + 1)  # distinct and without a gap, in whatever order
+        if high - low == n - 1 and 2 * int(rows.sum()) == n * (low + high):
+            where: slice | np.ndarray = slice(low, high + 1)  # no gap, in whatever order
         elif high - low < _SPREAD * n:
             self._mark_spread(frames, rows, slice(low, high + 1), used)
             return
         else:
             where = rows
-        if not used and not self._in_use[where].all():
+        if not used and not (self._in_use[where].all() and (where is not rows or len(np.unique(rows)) == n)):
             raise self._double_free(frames)
         self._in_use[where] = used
         self.pages_in_use += n if used else -n
 
     def _mark_few(self, rows: list[int], frames: np.ndarray, used: bool) -> None:
-        for row in rows:
+        for done, row in enumerate(rows):
             if not used and not self._used[row]:
+                for again in rows[:done]:
+                    self._used[again] = True
                 raise self._double_free(frames)
-        for row in rows:
             self._used[row] = used
         self.pages_in_use += len(rows) if used else -len(rows)
 
