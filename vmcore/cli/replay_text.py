@@ -210,7 +210,7 @@ def _failures(report: Report) -> Iterator[Line]:
     if (more := len(report.failures) - _SHOWN) > 0:
         yield "dim", f"  ... and {more:,} more; --json has them all"
     if report.stopped:
-        yield "", f"stopped at {report.stopped}"
+        yield "", f"stopped at {report.stopped}; what the rest of the trace asks for is not known"
 
 
 def _hints(report: Report, kernel: Kernel, selection: Selection) -> Iterator[Line]:
