@@ -38,7 +38,7 @@ MARK = f"{TASK}tracing_mark_write: hello\n"
 FITS = alloc() + alloc(0x3000, 12 * KIB) + free() + PURGE + MARK
 FAILS = (
     "CPU:0 [LOST 7 EVENTS]\n" + alloc() + alloc(0x10000000, 40 * MIB, align=4096) + module(0, 8 * KIB)
-    + free(0x10000000) + free(0x9000) + alloc(0x20000000, failed=1) + alloc(0x30000000, 40 * MIB)
+    + free(0x10000000) + free(0x9000) + alloc(0x20000000, 12 * KIB, failed=1) + alloc(0x30000000, 40 * MIB)
 )  # fmt: skip
 SMALL = ["--arch", "i386", "--vmalloc", "32M"]
 
@@ -96,7 +96,7 @@ def test_the_graph_of_live_areas(trace):
         "               | ▄███████████▄",
         "               |▆█████████████▆",
         "             0 +----------------",
-        "               line 1         16",
+        "               line 1        16",
     ]
 
 
@@ -111,8 +111,8 @@ def test_failures_are_named_with_the_state_of_the_space(trace):
     assert "                1 frees of addresses the trace never allocated" in lines
     at = lines.index("failed          2: no hole fits (space)")
     assert lines[at + 2 : at + 4] == [
-        "          3  vmalloc      40 MiB      4 KiB     31.69 MiB  space",
-        "          8  vmalloc      40 MiB        1 B     31.69 MiB  space",
+        "          3  vmalloc      40 MiB      4 KiB     23.69 MiB  space",
+        "          8  vmalloc      40 MiB        1 B     23.69 MiB  space",
     ]
     (hint,) = (line for line in lines if line.startswith("try "))
     assert hint.startswith("try             --vmalloc 48M, a window of ")
@@ -123,15 +123,24 @@ def test_the_hint_says_why_there_is_no_larger_window(trace):
     trace(alloc(0, 5 << 30) + alloc(6 << 30))
     lines = " ".join(run("trace.txt", "--arch", "x86_64", "--ram", "64M").output.split())
     assert "try give more --ram try give --vmallocinfo: areas of ioremap" in lines
-    trace(alloc() + alloc(0x10000, 700 * MIB))
+    trace(alloc(0, 200 * MIB) + alloc(200 * MIB, 200 * MIB))
     lines = " ".join(run("trace.txt", "--arch", "armv7", "--source-page", "4K").output.split())
-    assert "try another --arch: no vmalloc= gives this one a window of 700.01 MiB: armv7: vmalloc= is" in lines
+    assert "try another --arch: no vmalloc= gives this one a window of 400 MiB: armv7: vmalloc= is" in lines
+
+
+def test_impossible_sizes_hint_at_the_page_size(trace):
+    trace(alloc() + alloc(0x10000))
+    lines = run("trace.txt", "--arch", "i386").output.splitlines()
+    assert "failed          2: the size is none this machine can be asked for (size)" in lines
+    assert any(line.startswith("try             --source-page, if the pages of the traced kernel are not 8 KiB")
+               for line in lines)  # fmt: skip
+    assert run("trace.txt", "--arch", "i386", "--source-page", "4K").exit_code == 0
 
 
 def test_a_window_of_modules_that_ran_out(trace):
-    trace(alloc() + module(0, 30 * MIB) + "".join(module((40 + n) * MIB, MIB) for n in range(20)))
-    lines = run("trace.txt", "--arch", "armv7").output.splitlines()
-    assert "failed          4: no hole fits (space)" in lines or "failed          1: " in "\n".join(lines)
+    trace(alloc() + "".join(module(n * MIB, MIB) for n in range(20)))
+    lines = run("trace.txt", "--arch", "armv7", "--source-page", "4K").output.splitlines()
+    assert "failed          4: no hole fits (space)" in lines
     assert "(free, hole and fragmentation at the failure: of the window modules)" in lines
     assert any(line.startswith("try             the window of modules is fixed") for line in lines)
 
@@ -164,7 +173,7 @@ def test_stdin_and_compression(trace):
 def test_a_sample_with_its_vmallocinfo():
     result = run("sample:riscv64-sv39", "--vmallocinfo", "sample:riscv64-sv39", "--arch", "x86_64")
     assert result.exit_code == 0
-    assert "areas           942 with page frames of their own" in result.output or "11 ioremap" in result.output
+    assert "11 ioremap, given physical addresses" in " ".join(result.output.split())
     assert "vmallocinfo: it has 277 of the 277 areas live at the end" in " ".join(result.output.split())
 
 
@@ -210,11 +219,12 @@ def test_bad_input_is_one_line_with_file_and_line(trace, data, message, options)
             ["trace.txt", "--arch", "i386", "--vmallocinfo", "sample:x86_64-l4"],
             "trace.txt: none of its 1 last areas",
         ),
+        (["trace.txt", "--arch", "i386", "--cpus", "0"], "--cpus: "),
         (["-", "--arch", "i386", "--vmallocinfo", "-"], "--vmallocinfo: found - for both files"),
     ],
 )
 def test_bad_options(trace, arguments, message):
-    trace(FITS.replace("va_start: 1844668360057", "va_start: 1844668360057"))
+    trace(FITS)
     result = run(*arguments, input=FITS.encode())
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith(f"vmcore: error: {message}")
@@ -226,7 +236,7 @@ def test_bad_options(trace, arguments, message):
 def paths(value, key=""):
     """Give the dotted keys of an object; those that are data are ``*``."""
     if isinstance(value, dict) and key != "layout.modules":
-        data = key in ("tables", "flushes", "backing", "events.skipped", "source.foreign")
+        data = key in ("tables", "flushes", "events.skipped", "source.foreign")
         for name, inner in value.items():
             yield from paths(inner, f"{key}.{'*' if data else name}".lstrip("."))
     elif isinstance(value, list) and value and isinstance(value[0], dict):

@@ -99,7 +99,7 @@ def test_first_fit_and_the_guard_page():
     assert (report.end.areas, report.end.bytes, report.end.line) == (3, 32 * KIB, 5)
     assert (report.peak.line, report.peak.areas, report.peak.bytes) == (5, 3, 32 * KIB)
     assert report.most_areas == {"line": 5, "areas": 3}
-    assert report.backing == {"frames": 4}
+    assert report.backing == {"frames": 4, "ioremap": 0, "vmap": 0}
 
 
 def test_the_peak_is_of_bytes_and_measured_before_they_go():
@@ -364,7 +364,7 @@ def test_ioremap_and_vmap_cost_no_page_frames():
 def test_ioremap_needs_no_num_physpages():
     info = entries(line(0, 2 << 30, "pci+0x1/0x2 phys=0x80000000 ioremap"))
     report, _ = run(alloc(0, 2 << 30), "x86_64", ram="64M", vmallocinfo=info)
-    assert report.backing == {"ioremap": 1}
+    assert report.backing == {"frames": 0, "ioremap": 1, "vmap": 0}
     assert report.failures == []
 
 
@@ -395,7 +395,7 @@ def test_vmallocinfo_of_another_boot():
 def test_an_entry_of_another_size_is_not_joined():
     info = entries(line(0, 12 * KIB, "x+0x1/0x2 phys=0x1000 ioremap"), line(0x8000, 8 * KIB, "y+0x1/0x2 vmalloc"))
     report, _ = run(alloc() + alloc(0x8000), vmallocinfo=info)
-    assert report.backing == {"frames": 2}
+    assert report.backing == {"frames": 2, "ioremap": 0, "vmap": 0}
 
 
 @pytest.mark.parametrize(
