@@ -112,10 +112,10 @@ def test_failures_are_named_with_the_state_of_the_space(trace):
     at = lines.index("failed          2: no hole fits (space)")
     assert lines[at + 2 : at + 4] == [
         "          3  vmalloc      40 MiB      4 KiB     23.69 MiB  space",
-        "          8  vmalloc      40 MiB        1 B     23.69 MiB  space",
+        "          8  vmalloc      40 MiB        1 B     23.68 MiB  space",
     ]
     (hint,) = (line for line in lines if line.startswith("try "))
-    assert hint.startswith("try             --vmalloc 48M, a window of ")
+    assert hint.startswith("try             --vmalloc 64M, a window of 55.7 MiB, or more: ")
     assert max(map(len, lines)) <= 80
 
 
