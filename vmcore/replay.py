@@ -18,7 +18,7 @@ from vmcore.errors import KernelFailure
 from vmcore.kernel import Kernel
 from vmcore.procfs import VmallocinfoEntry
 from vmcore.replay_report import Events, Failure, Report, Space, describe_layout, describe_source, flush_counts
-from vmcore.replay_requests import DEADLY, Requests, Route, join, reason_of, routes
+from vmcore.replay_requests import BACKINGS, DEADLY, Requests, Route, join, reason_of, routes
 from vmcore.trace import ALLOC, FREE, Trace
 from vmcore.units import format_size
 
@@ -236,7 +236,7 @@ def replay(
         },
         nodes_visited=kernel.vmlist.nodes_visited - nodes,
         capped_alignments=run.counts["capped"],
-        backing=dict(run.requests.backing),
+        backing={kind: run.requests.backing[kind] for kind in BACKINGS},
         assumptions=_assumptions(run, said),
         failures=run.failures,
         stopped=run.stopped,

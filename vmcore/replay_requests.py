@@ -26,6 +26,7 @@ from vmcore.procfs import VmallocinfoEntry
 from vmcore.trace import ALLOC, FREE, Trace
 
 DEADLY: Final = (KernelBug, KernelOops, KernelDead)  #: what a kernel does not survive
+BACKINGS: Final = ("frames", "ioremap", "vmap")  #: what can be behind an area
 _IOREMAP, _ALLOC, _MAP = int(VM.IOREMAP), int(VM.ALLOC), int(VM.MAP)
 _HIGHUSER: Final = GFP_KERNEL | int(GFP.HIGHMEM)
 _MAPPED: Final = frozenset(("ioremap", "vmap", "dma-coherent", "vm_map_ram"))  # their pages are somebody else's
@@ -81,7 +82,7 @@ class Requests:
     Attributes:
         kernel: The machine.
         given: Line of an allocation to the vmallocinfo entry of an area that owns no pages.
-        backing: How areas got their pages so far: "frames", "ioremap" or "vmap".
+        backing: What is behind the areas made so far, of `BACKINGS`.
     """
 
     kernel: Kernel

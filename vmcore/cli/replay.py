@@ -78,10 +78,10 @@ class _Bar:
 def command(
     file: str, vmallocinfo: str | None, source_page: str | None, stop: bool, as_json: bool, selection: Selection
 ) -> None:
-    """Replay the vmalloc events of a trace on another machine.
+    """Replay a trace on another machine: what fits, and what fails first.
 
-    FILE is the text of tracefs' trace or of trace-cmd report, plain, gzip or xz; - is stdin and sample:NAME
-    one of `vmcore samples`, whose vmallocinfo is --vmallocinfo sample:NAME.
+    FILE has vmalloc events, the text of tracefs' trace or of trace-cmd report, plain, gzip or xz; - is stdin
+    and sample:NAME one of `vmcore samples`, whose vmallocinfo is --vmallocinfo sample:NAME.
 
     Exit status: 0 all fits, 1 an allocation failed, 2 bad input.
     """

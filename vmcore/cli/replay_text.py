@@ -181,7 +181,7 @@ def _cost(report: Report) -> Iterator[Line]:
     if report.capped_alignments:
         yield from _row("alignment", f"{_plural(report.capped_alignments, 'allocation')} cut to the largest, "
                         "1 << IOREMAP_MAX_ORDER")  # fmt: skip
-    kinds = ", ".join(f"{n:,} {_BACKED[kind]}" for kind, n in sorted(report.backing.items()))
+    kinds = ", ".join(f"{n:,} {_BACKED[kind]}" for kind, n in report.backing.items() if n)
     yield from _row("areas", kinds or "none")
     yield from _row("speed", f"{report.rate:,.0f} allocations and frees per second, {report.seconds:.1f} s")
 
@@ -210,7 +210,7 @@ def _failures(report: Report) -> Iterator[Line]:
     if (more := len(report.failures) - _SHOWN) > 0:
         yield "dim", f"  ... and {more:,} more; --json has them all"
     if report.stopped:
-        yield "", f"stopped at {report.stopped}"
+        yield "", f"stopped at {report.stopped}; what the rest of the trace asks for is not known"
 
 
 def _hints(report: Report, kernel: Kernel, selection: Selection) -> Iterator[Line]:
@@ -222,8 +222,11 @@ def _hints(report: Report, kernel: Kernel, selection: Selection) -> Iterator[Lin
         hints.append("the window of modules is fixed: load fewer modules, or build them into the kernel")
     if {reason for reason, _ in reasons} & {"page", "table", "num_physpages"}:
         hints.append("give more --ram")
-        if set(report.backing) <= {"frames"}:
+        if not report.backing["ioremap"] + report.backing["vmap"]:
             hints.append("give --vmallocinfo: areas of ioremap and vmap then need no page frames")
+    if any(failure.reason == "size" for failure in report.failures):
+        page = format_size(report.source["page_size"])
+        hints.append(f"--source-page, if the pages of the traced kernel are not {page}: some sizes are impossible")
     for hint in hints:
         yield from _row("try", hint)
 
