@@ -173,18 +173,10 @@ def test_modules_have_their_window(arch):
 
 @pytest.mark.parametrize("arch", ["armv5", "armv7-highmem"])
 def test_a_module_beyond_its_window_is_a_failure(arch):
-<<<<<<< HEAD
-    """With an area above the window, C never looks at the window's end."""
-    size = Kernel(arch).layout.modules.size
-    text = (
-        alloc() + alloc(0, size, start=MODULES) + alloc(size, start=MODULES) + free(size, MODULES) + alloc(0x9000)
-    )
-=======
     """In an empty window with an area above it, C takes the hole in front of that and never looks at the end."""
     window = Kernel(arch).layout.modules
     size = window.size + 0x1000
     text = alloc() + alloc(0, size, start=MODULES) + free(0, MODULES) + alloc(0, start=MODULES) + alloc(0x9000)
->>>>>>> replay
     report, kernel = run(text, arch)
     (failure,) = report.failures
     assert (failure.line, failure.window, failure.reason, failure.size) == (2, "modules", "end", size)
