@@ -22,9 +22,10 @@ SOURCES = sorted(
 
 def installed_files():
     """Return the files of the installed wheel; skip where it is a checkout on the path or an editable install."""
-    files = [str(file) for file in distribution("vmcore").files or []]
-    if "vmcore/__init__.py" not in files:
+    record = distribution("vmcore").read_text("RECORD") or ""
+    if "\nvmcore/__init__.py," not in record:
         pytest.skip("vmcore is not installed from a wheel")
+    files = [str(file) for file in distribution("vmcore").files]
     return [file for file in files if "__pycache__" not in file]
 
 
