@@ -99,7 +99,7 @@ class Kernel(Vmalloc):
         last = layout.banks[-1].end >> record.page_shift
         physpages = last if layout.phys_offset == 0 else sum(b.size for b in layout.banks) >> record.page_shift
         super().__init__(record, layout, linked, events, memory, pages, tables, Slab(), physpages, chosen.cpus)
-        self.init_mm.prebuild(layout.page_offset)
+        self.init_mm.prebuild(layout.first_kernel_pgd)
 
     # ---- processes
 

@@ -181,8 +181,8 @@ class PageTables(TableWalk):
             self._on_table(level=child, address=address, table=level.decode(word))
         return word
 
-    def prebuild(self, start: int) -> None:
-        """Make the tables below pre-built levels for every entry from virtual address ``start`` up (boot).
+    def prebuild(self, first: int) -> None:
+        """Make the tables below pre-built levels, from root entry ``first`` to the last (boot).
 
         Raises:
             OutOfMemory: RAM is too small for them.
@@ -190,8 +190,9 @@ class PageTables(TableWalk):
         for depth, d in enumerate(self._upper):
             if not d.level.prebuilt:
                 return
-            address = start >> d.shift << d.shift
-            while address <= self._word_mask:
+            root, top = self._depths[0], self._word_mask + 1
+            address = top - (root.index_mask + 1 - first << root.shift)  # the kernel's half ends at the top
+            while address < top:
                 found = self.entry(address, depth)
                 missing = found if found and not found[1] & d.level.present_mask else None
                 if missing and self._allocate(depth, missing[0], address) is None:
