@@ -1,8 +1,9 @@
 """As many fresh scripts as wanted against the compiled C file, where its programs are at hand.
 
 VMCORE_ORACLE: a folder with ``oracle-x86_64``, ``oracle-i386``, ``oracle-i386-pae`` and ``oracle-arm``, the
-compiled reference programs; VMCORE_ORACLE_GEN: the script generator that talks to them; VMCORE_ORACLE_SCRIPTS: scripts per
-configuration (default 2000, a fifth of them end in BUG or OOPS); VMCORE_ORACLE_SEED: the first seed.
+compiled reference programs; VMCORE_ORACLE_GEN: the script generator that talks to them;
+VMCORE_ORACLE_SCRIPTS: scripts per configuration (default 2000, a fifth of them end in BUG or OOPS);
+VMCORE_ORACLE_SEED: the first seed.
 """
 
 import os
