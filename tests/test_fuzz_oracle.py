@@ -2,7 +2,8 @@
 
 VMCORE_ORACLE: a folder with ``oracle-x86_64``, ``oracle-i386``, ``oracle-i386-pae`` and ``oracle-arm``, the
 compiled reference programs; VMCORE_ORACLE_GEN: the script generator that talks to them;
-VMCORE_ORACLE_SCRIPTS: scripts per configuration (default 2000, a fifth of them end in BUG or OOPS); VMCORE_ORACLE_SEED: the first seed.
+VMCORE_ORACLE_SCRIPTS: scripts per configuration (default 2000, a fifth of them end in BUG or OOPS);
+VMCORE_ORACLE_SEED: the first seed.
 """
 
 import os

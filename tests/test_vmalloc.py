@@ -287,3 +287,23 @@ def test_addresses_and_frames(k):
     area = k.find_vm_area(addr)
     assert k.vmalloc_to_pfn(addr + page + 5) == k.vmalloc_to_page(addr + page) == area.pages[1]
     assert (k.vmalloc_to_page(addr + 2 * page), k.vmalloc_to_pfn(k.layout.vmalloc_end - page)) == (None, None)
+
+
+def test_a_further_alignment_is_capped_as_ioremaps_is(k):
+    page, most = k.arch.page_size, 1 << k.arch.ioremap_max_order
+    window = k.layout.vmalloc_start + page, k.layout.vmalloc_end
+    for align, expected in ((4 * page, 4 * page), (4 * most, most)):
+        area = k._get_vm_area_node(page, VM.MAP, *window, -1, 0xD0, align)
+        assert area.addr == -(-window[0] // expected) * expected
+        k.free_vm_area(area)
+
+
+def test_a_null_page_in_an_areas_array_is_a_bug(k):
+    addr = k.vmalloc(3 * k.arch.page_size)
+    area = k.find_vm_area(addr)
+    frames = area.pages.tolist()
+    area.pages[1] = NO_FRAME
+    with pytest.raises(KernelBug) as caught:
+        k.vfree(addr)
+    assert (caught.value.condition, caught.value.function) == ("!area->pages[i]", "__vunmap")
+    assert k.pages.allocated(np.array(frames)).tolist() == [False, True, True]

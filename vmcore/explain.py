@@ -22,8 +22,7 @@ def explain(kernel: Machine, addr: int) -> str:
     lines = [f"{addr:#0{wide + 2}x} on {arch.name}, root {tables.root:#x}"]
     for depth, level in enumerate(arch.levels):
         found = tables.entry(addr, depth)
-        if found is None:
-            break
+        assert found is not None  # the levels above were looked at
         at, word = found
         bits = "|".join(level.names(word)) or "no flags"
         digits = 2 * level.word_bytes

@@ -153,7 +153,7 @@ class Kernel(Vmalloc):
         """Undo `ioremap`: remove the area an address lies in the first page of, and free its descriptor."""
         area = self.remove_vm_area(addr & -self.arch.page_size)
         if area is None:
-            self._complain("nonexistent vm area", addr)
+            self.printk(f"<3>iounmap: bad address {addr:0{self.arch.word_bits // 4}x}\n")
             return
         self.kfree(area.handle)
 

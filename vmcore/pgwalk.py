@@ -86,21 +86,21 @@ class TableWalk:
 
         Args:
             address: virtual, bytes.
-            depth: 0 is the root level.
+            depth: 0 is the root level, ``len(levels) - 1`` the last.
 
         Returns:
             (physical address, word), or None when an entry above is none.
         """
-        table = self.root
-        for d in self._depths:
+        table, d = self.root, self._depths[0]
+        for below in (*self._depths[1 : depth + 1], None):
             at = table + d.offset + (address >> d.shift & d.index_mask) * d.stride
-            word = d.words[self._memory.offset(at) >> d.word_shift]
-            if d is self._depths[depth]:
+            word: int = d.words[self._memory.offset(at) >> d.word_shift]
+            if below is None:
                 return at, word
             if not word & d.none_mask:
-                return None
-            table = word & d.frame_mask if d.simple else d.level.decode(word)
-        raise IndexError(f"depth {depth}: these tables have levels 0 to {len(self.levels) - 1}")
+                break
+            table, d = word & d.frame_mask if d.simple else d.level.decode(word), below
+        return None
 
     def set_entry(self, entry_address: int, depth: int, word: int) -> None:
         """Store an entry above the last level; further words of it are derived from the first."""
