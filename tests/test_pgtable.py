@@ -145,8 +145,9 @@ def test_an_entry_below_an_empty_one_is_none(arch):
     assert all(bench.tables.entry(start, depth) is None for depth in range(1, len(arch.levels)))
     assert (bench.tables.lookup(start), bench.tables.frame(start)) == (None, None)
     map_pages(bench, start, [1])
-    with pytest.raises(IndexError):
-        bench.tables.entry(start, len(arch.levels))
+    for depth in (-1, len(arch.levels)):
+        with pytest.raises(IndexError, match=f"depth {depth}: these tables have levels 0 to {len(arch.levels) - 1}"):
+            bench.tables.entry(start, depth)
 
 
 def test_a_table_may_fail_at_every_level(arch):

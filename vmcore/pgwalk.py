@@ -90,7 +90,12 @@ class TableWalk:
 
         Returns:
             (physical address, word), or None when an entry above is none.
+
+        Raises:
+            IndexError: there is no such level.
         """
+        if not 0 <= depth < len(self._depths):
+            raise IndexError(f"depth {depth}: these tables have levels 0 to {len(self._depths) - 1}")
         table, d = self.root, self._depths[0]
         for below in (*self._depths[1 : depth + 1], None):
             at = table + d.offset + (address >> d.shift & d.index_mask) * d.stride
