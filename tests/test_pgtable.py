@@ -146,7 +146,8 @@ def test_an_entry_below_an_empty_one_is_none(arch):
     assert (bench.tables.lookup(start), bench.tables.frame(start)) == (None, None)
     map_pages(bench, start, [1])
     for depth in (-1, len(arch.levels)):
-        with pytest.raises(IndexError, match=f"depth {depth}: these tables have levels 0 to {len(arch.levels) - 1}"):
+        message = f"depth {depth}: these tables have levels 0 to {len(arch.levels) - 1}"
+        with pytest.raises(IndexError, match=message):
             bench.tables.entry(start, depth)
 
 
