@@ -132,7 +132,7 @@ class Machine:
         statics: function-static variables of link symbols.
         dmesg: log lines, oldest first.
         warnings: WARN_ON records, oldest first.
-        flush_log: the last calls of flush symbols, newest last; ``flush_counts``: of all.
+        flush_counts: calls of flush symbols, all of them; ``flush_log`` has the last.
         in_interrupt: what in_interrupt() answers.
         printk_ratelimit: what printk_ratelimit() answers.
         num_physpages: the kernel variable.
@@ -164,7 +164,7 @@ class Machine:
         self.dead: KernelFailure | None = None
         self.dmesg: list[str] = list(layout.notes)
         self.warnings: list[Warned] = []
-        self.flush_log: deque[Flush] = deque(maxlen=FLUSH_LOG)
+        self._flushes: deque[tuple[str, int, int, int, tuple[FlushAction, ...]]] = deque(maxlen=FLUSH_LOG)
         self.flush_counts = {name: FlushCount() for name in _FLUSH_SYMBOLS}
         self.syncs = 0
         self.pgd_list: list[Mm] = []
@@ -177,6 +177,7 @@ class Machine:
         symbols = {name: getattr(linked, name) for name in _FLUSH_SYMBOLS}
         self._symbols = {n: None if symbol is flush_nothing else symbol for n, symbol in symbols.items()}
         self._counting = threading.Lock()
+        self._whole_tlb = FlushAction("tlb", "all", cpus)
         self._smp_flags = arch.smp_flags if cpus > 1 else 0
         self.page_kernel = arch.page_kernel | self._smp_flags
         # the record's derived numbers, once: they are in every expression of the port
@@ -354,14 +355,21 @@ class Machine:
         """Call a flush symbol for ``[start, end)`` on the running CPU, and log what it did."""
         call = self._symbols[symbol]
         actions = () if call is None else self._run_flush(call, start, end)
-        flush = Flush(symbol, self.cpu, start, end, actions)
-        count, pages = self.flush_counts[symbol], -(-(end - start) >> self.page_shift)
+        done = (symbol, self.cpu, start, end, actions)
+        pages = -(-(end - start) >> self.page_shift)
+        count = self.flush_counts[symbol]
         with self._counting:
             count.calls += 1
             count.pages += pages
-            self.flush_log.append(flush)
+            self._flushes.append(done)
         if self.events.flush is not None:
-            self.events.flush(flush=flush)
+            self.events.flush(flush=Flush(*done))
+
+    @property
+    def flush_log(self) -> list[Flush]:
+        """The last calls of flush symbols, newest last; `FLUSH_LOG` of them at most."""
+        with self._counting:
+            return [Flush(*done) for done in self._flushes]
 
     def _run_flush(self, call: FlushSymbol, start: int, end: int) -> tuple[FlushAction, ...]:
         """Call a symbol that does something; return what it did."""
@@ -374,22 +382,23 @@ class Machine:
             thread.inside, thread.actions = before, None
         return tuple(actions)
 
-    def _did(self, unit: str, scope: str, cpus: int) -> None:
+    def _did(self, action: FlushAction) -> None:
         """Note what the running flush symbol does; outside one (a plugin's own test) nobody asks."""
-        if self._thread.actions is not None:
-            self._thread.actions.append(FlushAction(unit, scope, cpus))
+        actions = self._thread.actions
+        if actions is not None:
+            actions.append(action)
 
     def flush_tlb_all(self, cpu: int) -> None:
         """Drop the whole TLB of every CPU (IPI to the others, and wait)."""
-        self._did("tlb", "all", self.cpus)
+        self._did(self._whole_tlb)
 
     def flush_tlb_pages(self, cpu: int, start: int, end: int, every_cpu: bool) -> None:
         """Drop TLB entries page by page, from ``start`` rounded down while below ``end``; at least one."""
-        self._did("tlb", "pages", self.cpus if every_cpu else 1)
+        self._did(FlushAction("tlb", "pages", self.cpus if every_cpu else 1))
 
     def flush_cache_all(self, cpu: int) -> None:
         """Clean and invalidate the whole data cache of this CPU, and of no other."""
-        self._did("cache", "all", 1)
+        self._did(FlushAction("cache", "all", 1))
 
     def vmalloc_sync_all(self) -> None:
         """Call the symbol (mm/vmalloc.c:769: weak)."""
