@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "vmcore"
 FLOORS = (
     {"errors", "flags", "units"},
-    {"architecture", "hookspecs", "weak", "registry", "link", "selection"},
+    {"architecture", "flushes", "hookspecs", "weak", "registry", "link", "selection"},
     {"memory", "zones", "slab", "pgtable", "pgwalk", "arealist", "areabuckets", "machine", "explain"},
     {"vmalloc", "kernel"},
     {"golden", "opscript", "samples", "lines", "procfs", "trace", "trace_text", "replay"},
@@ -131,7 +131,7 @@ def test_nobody_imports_the_built_in_architectures(path):
 
 
 def test_the_built_in_architectures_use_the_contract_only():
-    allowed = {"architecture", "hookspecs", "errors", "units", "flags"}
+    allowed = {"architecture", "flushes", "hookspecs", "errors", "units", "flags"}
     for path in (PACKAGE.parent / "arches").glob("*.py"):
         collected = Imports()
         tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -12,15 +12,13 @@ valid during the call.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import pluggy
 
 from vmcore.architecture import Architecture
-
-if TYPE_CHECKING:
-    from vmcore.machine import Flush, Machine
+from vmcore.flushes import Flush
 
 #: (major, minor). A plugin's ``vmcore_api`` must have this major and no newer minor.
 API_VERSION: Final = (1, 0)
@@ -29,9 +27,10 @@ PROJECT: Final = "vmcore"
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
-FlushSymbol: TypeAlias = "Callable[[Machine, int, int, int], None]"
-SyncSymbol: TypeAlias = "Callable[[Machine], None]"
-FaultSymbol: TypeAlias = "Callable[[Machine, int, int, int], bool]"
+# The kernel that a symbol is handed is a `vmcore.machine.Machine`, which stands a floor above the contract.
+FlushSymbol: TypeAlias = Callable[[Any, int, int, int], None]
+SyncSymbol: TypeAlias = Callable[[Any], None]
+FaultSymbol: TypeAlias = Callable[[Any, int, int, int], bool]
 
 # ---- discovery
 

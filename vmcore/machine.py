@@ -19,6 +19,7 @@ from vmcore.architecture import Architecture, Layout
 from vmcore.arealist import AreaList
 from vmcore.errors import ConfigurationError, KernelBug, KernelDead, KernelFailure, KernelOops, choices
 from vmcore.flags import ZERO_SIZE_PTR
+from vmcore.flushes import Flush, FlushAction
 from vmcore.hookspecs import FlushSymbol
 from vmcore.link import Events, Linked
 from vmcore.memory import PhysicalMemory
@@ -29,28 +30,6 @@ from vmcore.zones import PageSource, gfp_zone
 
 FLUSH_LOG = 4096  #: calls `Machine.flush_log` keeps; the counts are of all
 FAULT_KINDS = ("alloc_page", "pgtable", "kmalloc", "insert")
-
-
-class FlushAction(NamedTuple):
-    """What a flush symbol did: ``unit`` "tlb" or "cache", ``scope`` "all" or "pages", and on how many CPUs."""
-
-    unit: str
-    scope: str
-    cpus: int
-
-
-class Flush(NamedTuple):
-    """One call of a flush symbol, for the range ``[start, end)``, on ``cpu``."""
-
-    symbol: str
-    cpu: int
-    start: int
-    end: int
-    actions: tuple[FlushAction, ...]
-
-    def __repr__(self) -> str:
-        did = ", ".join(f"{a.unit} {a.scope} on {a.cpus} CPU" for a in self.actions) or "nothing to do"
-        return f"<{self.symbol} cpu {self.cpu} {self.start:#x}..{self.end:#x}: {did}>"
 
 
 class FlushCount:

@@ -19,9 +19,9 @@ from vmcore.architecture import Architecture, Layout
 from vmcore.arealist import VmStruct
 from vmcore.errors import GoldenError, KernelBug, KernelError, KernelFailure, KernelOops, OutOfMemory
 from vmcore.flags import GFP, NO_FRAME, ZERO_SIZE_PTR
+from vmcore.flushes import Flush
 from vmcore.hookspecs import SyncSymbol, hookimpl
 from vmcore.link import bind_events, link
-from vmcore.machine import Flush
 from vmcore.memory import PhysicalMemory
 from vmcore.registry import Registry
 from vmcore.units import Bank

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from vmcore.architecture import Architecture
 from vmcore.hookspecs import API_VERSION, FaultSymbol, FlushSymbol, SyncSymbol, hookimpl
-
-if TYPE_CHECKING:
-    from vmcore.machine import Machine
 
 vmcore_api = API_VERSION
 
 
-def flush_nothing(kernel: Machine, cpu: int, start: int, end: int) -> None:
+def flush_nothing(kernel: object, cpu: int, start: int, end: int) -> None:
     """Do nothing (include/asm-generic/cacheflush.h: an empty macro)."""
 
 
-def vmalloc_sync_all(kernel: Machine) -> None:
+def vmalloc_sync_all(kernel: object) -> None:
     """Do nothing (mm/vmalloc.c:769, ``__attribute__((weak))``)."""
 
 
-def vmalloc_fault(kernel: Machine, cpu: int, address: int, error_code: int) -> bool:
+def vmalloc_fault(kernel: object, cpu: int, address: int, error_code: int) -> bool:
     """Give up: kernel mappings need no repair on this machine."""
     return False
 
