@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import get_ident
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -63,7 +64,7 @@ class VmlistLock:
         self._owner = 0
 
     def __enter__(self) -> None:
-        me = threading.get_ident()
+        me = get_ident()
         if self._owner == me:
             self._machine.bug("recursive vmlist_lock", "write_lock")
         self._lock.acquire()

@@ -193,7 +193,7 @@ class PageAllocator:
         """
         with self._lock:
             chain = self._chain(gfp, node)
-            if count == 1 and chain[0].recent:
+            if count == 1 and chain and chain[0].recent:
                 frame = chain[0].recent.pop()
                 self._used[self._memory.row(frame)] = True
                 self.pages_in_use += 1
@@ -298,7 +298,7 @@ class PageAllocator:
             tried = 1 if gfp & _THISNODE else len(self.zones)
             order = [(first + i) % len(self.zones) for i in range(tried)]
             top = len(self._names) if wanted == "MOVABLE" else self._names.index(wanted) + 1
-            chain = [zone for n in order for zone in reversed(self.zones[n][:top])]
+            chain = [zone for n in order for zone in reversed(self.zones[n][:top]) if zone.size]
             self._chains[gfp, node] = chain
         return chain
 
