@@ -1,7 +1,7 @@
 """The whole plugin contract: every hook, and no code.
 
 Three kinds. *Discovery* hooks are asked once per registry. *Link* hooks return a callable (or None to
-decline) and are asked once when a machine is built, as a linker resolves a symbol; the call itself is a
+decline) and are asked only when a machine is built, as a linker resolves a symbol; the call itself is a
 plain call. *Event* hooks are told what happened, once per run of pages, never per page.
 
 Link symbols and events run under the locks the C code holds at that point. They must not call back into
