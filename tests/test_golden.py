@@ -124,7 +124,7 @@ def test_a_file_that_cannot_be_opened(tmp_path):
     for path in (tmp_path, tmp_path / "none"):
         result = main(path)
         assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
-        assert f"{path}: cannot be read after line 0: " in result.stderr
+        assert f"{path}: cannot be read at all: " in result.stderr
 
 
 def test_without_a_file_it_says_how_it_is_used():

@@ -50,6 +50,11 @@ HEADERS = {
     "page_kernel_exec not defined": lambda h: h.update(page_kernel_exec=None),
     **{f"argv[{n}]": lambda h, n=n: h["argv"].__setitem__(n, other(h["argv"][n])) for n in range(6)},
     "argv shorter": lambda h: h["argv"].pop(),
+    "hdr": lambda h: h.update(hdr=99),
+    "alias": lambda h: h.update(alias=1),
+    "config": lambda h: h.update(config="z80"),
+    "script": lambda h: h.update(script="z80-1"),
+    "kind": lambda h: h.update(kind="mixd"),
     "another option": lambda h: h["argv"].extend(["--num-physpages", "7"]),
 }
 

@@ -179,3 +179,17 @@ def test_a_record_of_another_name_keeps_the_weak_symbol(kernel):
     mm = k.mm_alloc()
     addr = k.alloc_vm_area(0x1000).addr
     assert (mm.tables.entry(addr, 0)[1], k.syncs, k.linked.vmalloc_fault(k, 0, addr, 0)) == (0, 1, False)
+
+
+@pytest.mark.parametrize("name", ["i386", "x86_64"])
+def test_a_slot_that_was_synced_once_is_never_looked_at_again(kernel, registry, name):
+    k = kernel(registry.get(name), ram=RAM)
+    mm = k.mm_alloc()
+    addr = k.vmalloc(4096)
+    k.vmalloc_sync_all()
+    at, word = mm.tables.entry(addr, 0)
+    assert word == k.init_mm.entry(addr, 0)[1] != 0
+    mm.tables.set_entry(at, 0, 0)
+    k.vmalloc_sync_all()
+    assert mm.tables.entry(addr, 0) == (at, 0)
+    assert k.mm_alloc().tables.entry(addr, 0)[1] == word

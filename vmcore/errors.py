@@ -116,6 +116,14 @@ class BusError(VmcoreError, LookupError):
     """A physical address that no bank of RAM answers to (a bus error on the machine)."""
 
 
+class HostMemoryError(VmcoreError, MemoryError):
+    """The host cannot reserve the address space that the simulated RAM needs."""
+
+
+class ArgumentError(VmcoreError, ValueError):
+    """An argument that no kernel function could be given: an array that is too short, a negative count."""
+
+
 class KernelFailure(VmcoreError):
     """What a kernel function answers instead of a result; carries the log lines it printed.
 

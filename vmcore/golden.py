@@ -18,7 +18,7 @@ import click
 from attrs import define, field
 
 from vmcore import registry as plugins
-from vmcore.errors import GoldenError, VmcoreError
+from vmcore.errors import GoldenError, VmcoreError, choices
 from vmcore.opscript import MAX_PAGES, Event, ScriptRun
 from vmcore.registry import Registry
 
@@ -56,6 +56,10 @@ _HEADER: dict[str, tuple[Callable[[Any], bool], str]] = {
 }  # fmt: skip
 _PHYSPAGES = "8192"  # what a script ran with where its argv does not say
 _OPTIONS = {"--physpages", "--num-physpages", "--vmalloc-start", "--vmalloc-end"}
+#: what the generator of scripts aims at, those that end in BUG or OOPS last
+_KINDS = ("mixed", "tight", "ioremap", "vpages", "faults", "sizes", "windows", "vrw", "remap", "wrap", "frag",
+          "fixedmap", "irq", "free_twice_struct", "unmap0", "wrapped_remove", "oops_vread", "oops_vwrite", "oops_nested",
+          "remap_null", "zero_array", "wrapped_alloc_vm_area", "alias_guard", "nested_freed")  # fmt: skip
 _CONTEXT = 3  # ops shown before a mismatch
 
 
@@ -119,7 +123,8 @@ def read_bundle(path: str) -> Iterator[Script]:
                 else:
                     current.ops.append((number, line))
     except (OSError, lzma.LZMAError, EOFError) as error:
-        raise GoldenError(f"{path}: cannot be read after line {number}: {error}") from error
+        where = f"after line {number}" if number else "at all"
+        raise GoldenError(f"{path}: cannot be read {where}: {error}") from error
     except ValueError as error:
         if isinstance(error, VmcoreError):
             raise
@@ -137,6 +142,19 @@ def _check_header(script: Script) -> None:
     for key, (fits, expected) in _HEADER.items():
         if not fits(header[key]):
             raise GoldenError(f"{at}: header field {key!r}: found {header[key]!r}, expected {expected}")
+    name, config = header.get("script"), header.get("config")
+    if name is not None and not str(name).startswith(f"{config}-"):
+        raise GoldenError(f"{at}: header fields 'script' and 'config': found {name!r} and {config!r}, "
+                          "expected a name that begins with the configuration")  # fmt: skip
+    if header.get("kind", _KINDS[0]) not in _KINDS:
+        valid = choices(str(header["kind"]), _KINDS, "one of")
+        raise GoldenError(f"{at}: header field 'kind': found {header['kind']!r}: {valid}")
+    if bool(header.get("alias")) != ("--alias" in header.get("argv", [])):
+        raise GoldenError(f"{at}: header field 'alias': found {header.get('alias')!r}, argv says otherwise")
+    if header["hdr"] != 1:
+        raise GoldenError(
+            f"{at}: header field 'hdr': found {header['hdr']!r}, expected 1, the format that is known"
+        )
     if not _strings(header.get("argv", [])):
         raise GoldenError(f"{at}: header field 'argv': found {header['argv']!r}, expected a list of words")
 

@@ -109,6 +109,7 @@ class Kernel(Vmalloc):
         Raises:
             OutOfMemory: no room for a root table.
         """
+        self.alive()
         first = self.layout.first_kernel_pgd
         root_level = self.arch.levels[0]
         root = self.pages.alloc_root(max(self.arch.root_bytes, self.arch.page_size))
@@ -170,7 +171,11 @@ class Kernel(Vmalloc):
     # ---- invariants
 
     def check(self) -> None:
-        """Check every invariant: list, page tables, allocators, and that they agree with each other.
+        """Check the invariants: list, page tables, allocators, and that they agree with each other.
+
+        The list is in order and its index true. No entry lies outside an area, an area maps its own pages,
+        what the hardware reads is what Linux wrote, each table is a page of its own that is handed out,
+        and a process' kernel half is init_mm's. No page has two owners, no object of an area is freed.
 
         Raises:
             BrokenInvariant: with what is broken.
@@ -184,6 +189,8 @@ class Kernel(Vmalloc):
             if lock.locked():
                 raise BrokenInvariant(f"{name} is held")
         self._check_tables()
+        self._check_hardware()
+        self._check_processes()
         self._check_pages()
 
     def _check_tables(self) -> None:
@@ -200,13 +207,36 @@ class Kernel(Vmalloc):
             n = int(stray.argmax())
             raise BrokenInvariant(f"page-table entry {int(words[n]):#x} at {int(addresses[n]):#x} is in no area")
         for area in areas:
-            if area.pages is None or area.flags & int(VM.IOREMAP):
+            if area.pages is None or not area.nr_pages or area.flags & int(VM.IOREMAP):
                 continue
             mapped = self.init_mm.frames(area.addr, area.nr_pages)
             wrong = (mapped != area.pages[: area.nr_pages]) & (mapped != NO_FRAME)
             if wrong.any():
                 at = area.addr + (int(wrong.argmax()) << self.arch.page_shift)
                 raise BrokenInvariant(f"{at:#x} maps to another frame than its area's page array says")
+
+    def _check_hardware(self) -> None:
+        """The words beside Linux' own say the same: the hardware half, further words of an upper entry."""
+        tables, shift = self.init_mm.table_addresses(), self.arch.page_shift
+        pages = [np.unique(table >> shift) for table in tables.values()]
+        below = np.concatenate(pages) if pages else np.empty(0, np.int64)
+        if len(np.unique(below)) != len(below) or not self.pages.allocated(below).all():
+            raise BrokenInvariant("a page table lies in a page that is free, or in another table")
+        if broken := self.init_mm.broken_words():
+            raise BrokenInvariant(broken)
+
+    def _check_processes(self) -> None:
+        """A process' kernel half is empty, or what init_mm has (arch/*/mm/fault.c: BUG otherwise)."""
+        level, first = self.arch.levels[0], self.layout.first_kernel_pgd
+        skip, size = first * level.entry_bytes, level.table_bytes - first * level.entry_bytes
+        kind = f"u{level.entry_bytes}"
+        own = np.frombuffer(self.memory.read(self.init_mm.root + skip, size), kind)
+        for mm in self.pgd_list:
+            copy = np.frombuffer(self.memory.read(mm.tables.root + skip, size), kind)
+            if (wrong := (copy != 0) & (copy != own)).any():
+                n = int(wrong.argmax())
+                where = f"process {mm.number}: {level.name}[{first + n}]"
+                raise BrokenInvariant(f"{where} is {int(copy[n]):#x}, init_mm has {int(own[n]):#x}")
 
     def _check_pages(self) -> None:
         """No page belongs to two areas; every area's pages are handed out; objects and areas agree."""

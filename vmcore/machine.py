@@ -54,6 +54,7 @@ class _Thread(threading.local):
 
     inside = False  # a link symbol or an event
     actions: list[FlushAction] | None = None  # of the flush symbol it runs
+    began = 0  # log lines there were when its last call began
 
 
 class VmlistLock:
@@ -195,6 +196,10 @@ class Machine:
         if self.events.printk is not None:
             self.events.printk(line=line)
 
+    def lines(self) -> tuple[str, ...]:
+        """Return the lines logged since this thread's last call into the port began."""
+        return tuple(self.dmesg[self._thread.began :])
+
     def warn_on(self, condition: str, function: str) -> None:
         """Record a WARN_ON that fired."""
         self.warnings.append(Warned(condition, function))
@@ -203,7 +208,7 @@ class Machine:
 
     def bug(self, condition: str, function: str) -> NoReturn:
         """Die of a BUG_ON."""
-        error = KernelBug(condition, function)
+        error = KernelBug(condition, function, self.lines())
         self.dead = error
         if self.events.bug is not None:
             self.events.bug(condition=condition, function=function)
@@ -216,7 +221,7 @@ class Machine:
 
     def oops(self, address: int, access: str) -> NoReturn:
         """Die of an access the machine cannot do."""
-        error = KernelOops(address, access)
+        error = KernelOops(address, access, self.lines())
         self.dead = error
         if self.events.oops is not None:
             self.events.oops(address=address, access=access)
@@ -240,7 +245,9 @@ class Machine:
         """
         if self.dead is not None:
             raise KernelDead(self.dead)
-        if self._thread.inside:
+        thread = self._thread
+        thread.began = len(self.dmesg)
+        if thread.inside:
             self.bug("recursive vmlist_lock", "write_lock")
 
     def _guarded(self, events: Events) -> Events:
@@ -382,6 +389,7 @@ class Machine:
 
     def vmalloc_sync_all(self) -> None:
         """Call the symbol (mm/vmalloc.c:769: weak)."""
+        self.alive()
         thread = self._thread
         before, thread.inside = thread.inside, True
         try:

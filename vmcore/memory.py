@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vmcore.errors import BusError
+from vmcore.errors import BusError, HostMemoryError
 from vmcore.units import Bank, format_size
 
 _NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Linux; Python names it from 3.11 on some builds only
@@ -42,7 +42,7 @@ class PhysicalMemory:
 
         Raises:
             BusError: there is no bank.
-            MemoryError: the host has no room even for the packed banks.
+            HostMemoryError: the host has no room even for the packed banks.
         """
         if not banks:
             raise BusError("physical memory: found no bank, expected at least one")
@@ -166,7 +166,7 @@ def _reserve(banks: tuple[Bank, ...], packed: bool) -> tuple[mmap.mmap, list[int
     try:
         buffer = mmap.mmap(-1, total, flags=_FLAGS)
     except (OSError, OverflowError) as error:
-        raise MemoryError(
+        raise HostMemoryError(
             f"the host cannot reserve {format_size(total)} of address space for RAM: {error}; ask for less"
         ) from error
     ends = np.cumsum([bank.size for bank in banks]).tolist()

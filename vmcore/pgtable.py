@@ -457,3 +457,43 @@ class PageTables(TableWalk):
     def populate(self, start: int, end: int) -> bool:
         """Make the tables for ``[start, end)`` (mm/memory.c apply_to_page_range); False: out of memory."""
         return all(self._table(stretch.address) is not None for stretch in self._stretches(start, end))
+
+    # ---- for check()
+
+    def table_addresses(self) -> dict[str, np.ndarray]:
+        """Return the physical addresses (int64) of the tables below the root that are reached, by level name."""
+        found, table = {}, np.array([self.root], np.int64)
+        for n, d in enumerate(self._upper):
+            at = (table[:, None] + d.offset + np.arange(d.index_mask + 1) * d.stride).ravel()
+            words = self._words(d, at)
+            table = self._decode(d, words[words & words.dtype.type(d.none_mask) != 0])
+            found[self.levels[n + 1].name] = table
+        return found
+
+    def broken_words(self) -> str:
+        """Say which word contradicts the one it is derived from: hardware halves, repeated words; "" if none."""
+        d = self._upper[0]
+        at, words = self._memory.offset(self.root + d.offset) >> d.word_shift, 1 + len(d.level.repeat)
+        entries = d.array[at : at + (d.index_mask + 1) * words].reshape(-1, words)
+        for n, more in enumerate(d.level.repeat, 1):
+            wanted = np.where(entries[:, 0] == 0, 0, entries[:, 0] + entries.dtype.type(more))
+            if problem := _first_difference(entries[:, n], wanted):
+                return f"word {n} of the {d.level.name} entries: {problem}"
+        if self._mirror is None:
+            return ""
+        for table in self.table_addresses()[self.levels[-1].name].tolist():
+            start = self._index(table, 0)
+            linux = self._last.array[start : start + self._last.index_mask + 1]
+            away = start + self._mirror_away
+            hard = self._last.array[away : away + len(linux)]
+            if problem := _first_difference(hard, self._mirror.encode(linux)):
+                return f"hardware half of the table at {table:#x}: {problem}"
+        return ""
+
+
+def _first_difference(found: np.ndarray, wanted: np.ndarray) -> str:
+    wrong = found != wanted
+    if not wrong.any():
+        return ""
+    n = int(wrong.argmax())
+    return f"entry {n} is {int(found[n]):#x}, expected {int(wanted[n]):#x}"

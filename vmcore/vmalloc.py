@@ -8,13 +8,14 @@ difference. Line numbers are those of mm/vmalloc.c, revision c21b37f6.
 
 from __future__ import annotations
 
+from operator import index
 from typing import Final
 
 import numpy as np
 from attrs import define, field
 
 from vmcore.arealist import VmStruct
-from vmcore.errors import InvalidSize, KernelError, OutOfMemory, OutOfVmallocSpace
+from vmcore.errors import ArgumentError, InvalidSize, KernelError, OutOfMemory, OutOfVmallocSpace
 from vmcore.flags import (
     ANY_NODE,
     EBUSY,
@@ -78,6 +79,7 @@ class Vmalloc(Machine):
         Kernel: mm/vmalloc.c:30-88.
         """
         self.alive()
+        addr, size = index(addr), index(size)
         end = addr + size & self.word_mask
         if addr >= end:
             self.bug("addr >= end", "unmap_kernel_range")
@@ -110,10 +112,26 @@ class Vmalloc(Machine):
         Kernel: mm/vmalloc.c:95-167.
         """
         self.alive()
-        result = self._map_vm_area(area, prot, pages)
+        needed = (area.size >> self.page_shift) - 1
+        result = self._map_vm_area(area, prot, self._page_pointers(pages, needed, "map_vm_area"))
         if not result.ok:
             raise self._map_failure(area, result)
         return result.done
+
+    @staticmethod
+    def _page_pointers(pages: np.ndarray, needed: int, function: str) -> np.ndarray:
+        """Return a caller's page array as frames, int64.
+
+        Raises:
+            ArgumentError: it is shorter than what is to be mapped (C would read on behind it).
+        """
+        frames = np.asarray(pages, np.int64)
+        if frames.ndim != 1 or len(frames) < needed:
+            raise ArgumentError(
+                f"{function}: found a page array of shape {frames.shape}, expected one frame for each of the "
+                f"{needed} pages to map (NO_FRAME, {NO_FRAME}, for NULL)"
+            )
+        return frames
 
     def _map_vm_area(self, area: VmStruct, prot: int, pages: np.ndarray) -> MapResult:
         addr = area.addr
@@ -127,7 +145,8 @@ class Vmalloc(Machine):
     def _map_failure(self, area: VmStruct, result: MapResult) -> OutOfMemory:
         at = area.addr + (result.done << self.page_shift)
         missing = "page table" if result.what == "table" else "page (NULL in the page array)"
-        return OutOfMemory(result.what, f"no {missing} for {at:#x}, after {result.done} entries", done=result.done)
+        text = f"no {missing} for {at:#x}, after {result.done} entries"
+        return OutOfMemory(result.what, text, self.lines(), result.done)
 
     def _get_vm_area_node(
         self, size: int, flags: int, start: int, end: int, node: int, gfp_mask: int, align: int = 1
@@ -155,7 +174,7 @@ class Vmalloc(Machine):
 
         Kernel: mm/vmalloc.c:169-239.
         """
-        arch = self.arch
+        arch, size = self.arch, index(size)
         if self.in_interrupt:
             self.bug("in_interrupt()", "__get_vm_area_node")
         if align > 1:
@@ -235,6 +254,7 @@ class Vmalloc(Machine):
 
     def _vunmap(self, addr: int, deallocate_pages: bool) -> None:
         """Unmap; free the pages if asked; a bad address is logged and warned about (mm/vmalloc.c:321)."""
+        addr = index(addr)
         if not addr:
             return
         if addr & self.page_size - 1:
@@ -320,10 +340,12 @@ class Vmalloc(Machine):
         Kernel: mm/vmalloc.c:405.
         """
         self.alive()
-        count &= _UINT
+        count = index(count) & _UINT
         self._limit(count)
-        area = self.get_vm_area(count << self.page_shift & _UINT, flags)
-        result = self._map_vm_area(area, prot, np.asarray(pages, np.int64))
+        size = count << self.page_shift & _UINT
+        frames = self._page_pointers(pages, size >> self.page_shift, "vmap")
+        area = self.get_vm_area(size, flags)
+        result = self._map_vm_area(area, prot, frames)
         if not result.ok:
             self.vunmap(area.addr)
             raise self._map_failure(area, result)
@@ -356,8 +378,10 @@ class Vmalloc(Machine):
             self._store_page_array(area, frames, self.mem_map)
         if len(frames) < nr_pages:
             area.nr_pages = len(frames)
+            text = f"page {len(frames)} of {nr_pages} could not be allocated"
+            failure = OutOfMemory("page", text, self.lines(), len(frames))
             self.vfree(area.addr)
-            raise OutOfMemory("page", f"page {len(frames)} of {nr_pages} could not be allocated", done=len(frames))
+            raise failure
         result = self._map_vm_area(area, prot, frames)
         if not result.ok:
             failure = self._map_failure(area, result)
@@ -400,7 +424,8 @@ class Vmalloc(Machine):
     def _vmalloc_node(self, size: int, gfp_mask: int, prot: int, node: int) -> int:
         """Allocate virtually contiguous memory (mm/vmalloc.c:489 __vmalloc_node)."""
         page = self.page_size
-        asked, size = size, size + page - 1 & -page & self.word_mask
+        asked = index(size)
+        size = asked + page - 1 & -page & self.word_mask
         if not size:
             raise InvalidSize(asked)
         self._limit(size >> self.page_shift)
@@ -481,6 +506,7 @@ class Vmalloc(Machine):
         Kernel: mm/vmalloc.c:631.
         """
         mask, page = self.word_mask, self.page_size
+        addr, count = index(addr) & mask, index(count) & mask
         if addr + count & mask < count:  # don't allow overflow
             count = -addr & mask
         parts: list[bytes] = []
@@ -517,6 +543,7 @@ class Vmalloc(Machine):
         """
         self.alive()
         mask, page, count = self.word_mask, self.page_size, len(data)
+        addr = index(addr) & mask
         if addr + count & mask < count:  # don't allow overflow
             count = -addr & mask
         source, done = np.frombuffer(data, np.uint8), 0
@@ -675,8 +702,9 @@ class Vmalloc(Machine):
         if area.addr >= end:
             self.bug("addr >= end", "apply_to_page_range")
         if not self.init_mm.populate(area.addr, end):
+            failure = OutOfMemory("table", f"no page table for the area at {area.addr:#x}", self.lines())
             self.free_vm_area(area)
-            raise OutOfMemory("table", f"no page table for the area at {area.addr:#x}")
+            raise failure
         self.vmalloc_sync_all()
         return area
 

@@ -78,7 +78,7 @@ class ZoneFrames:
     fresh: list[tuple[int, int]] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.stack = np.empty(self.size, np.int64)
+        self.stack = np.empty(0, np.int64)
         self.fresh = [run for run in reversed(self.runs) if run[0] < run[1]]
 
     @property
@@ -133,8 +133,7 @@ class ZoneFrames:
                 self.give_one(frame)
             return
         self._stack_recent()
-        self.stack[self.top : self.top + len(frames)] = frames
-        self.top += len(frames)
+        self._push(frames)
 
     def give_one(self, frame: int) -> None:
         """Take one frame back."""
@@ -143,9 +142,17 @@ class ZoneFrames:
             self._stack_recent()
 
     def _stack_recent(self) -> None:
-        self.stack[self.top : self.top + len(self.recent)] = self.recent
-        self.top += len(self.recent)
+        self._push(np.array(self.recent, np.int64))
         self.recent.clear()
+
+    def _push(self, frames: np.ndarray) -> None:
+        need = self.top + len(frames)
+        if need > len(self.stack):
+            grown = np.empty(max(need, 2 * len(self.stack)), np.int64)
+            grown[: self.top] = self.stack[: self.top]
+            self.stack = grown
+        self.stack[self.top : need] = frames
+        self.top = need
 
     def given_back(self) -> np.ndarray:
         """Return the frames that were given back (int64); the last is the next to go out."""
