@@ -238,6 +238,13 @@ def test_purges_failures_of_the_source_and_unknown_frees_are_counted():
     assert len(kernel.vmlist) == 1
 
 
+def test_a_double_free_is_of_an_address_nobody_held():
+    report, kernel = run(alloc() + alloc(0x2000) + free() + free())
+    assert (report.events.free, report.events.skipped) == (1, {"unknown_address": 1})
+    assert SKIPPED["unknown_address"] == "frees of addresses nobody held"
+    assert len(kernel.vmlist) == 1
+
+
 def test_the_free_of_what_failed_here_is_skipped():
     big = 40 * MIB
     text = alloc(0, big) + alloc(big) + free() + free(big) + alloc(0)

@@ -173,6 +173,48 @@ def test_frees_that_nobody_waits_for_are_counted():
     assert trace.notes() == ["t: 2 frees of unknown addresses, first at line 1"]
 
 
+def at(time, line, cpu=0, prefix="          <idle>-0       [{cpu:03}] d..1.     {time}: "):
+    return line.replace(TASK, prefix.format(cpu=cpu, time=time))
+
+
+LATENCY = "    sshd-1234    {cpu}d..1.   {time}us+: "
+
+
+@pytest.mark.parametrize(
+    ("times", "prefix"),
+    [
+        (("1.000001", "1.000000"), "          <idle>-0       [{cpu:03}] d..1.     {time}: "),
+        (("10.5", "9.75"), "  a [b]-7 c-12   ( 1230) [{cpu:03}] .....  {time}: "),
+        (("10000", "9999"), "           <...>-1234    [{cpu:03}] .....    {time}: "),
+        (("100", "99"), LATENCY),
+        (("100", "99"), LATENCY.replace("d..1.", ".....")),
+    ],
+)
+def test_a_time_that_runs_backwards_on_its_cpu(times, prefix):
+    late, early = times
+    text = at(late, alloc(), 1, prefix) + at(late, alloc(0x4000), 2, prefix)
+    assert problem(text + at(early, free(), 1, prefix)) == (
+        f"t:3: found time {early} on CPU 1 after {late} of line 1, expected no earlier time; "
+        "lines are out of order: take the trace again"
+    )
+    assert read(text + at(early, free(), 3, prefix)).unknown_frees == []
+    assert read(text + at(late, free(), 1, prefix)).unknown_frees == []
+
+
+def test_a_free_moved_before_its_allocation_with_its_time():
+    ordered = [at("1.0", alloc(0x9000)), at("2.0", alloc()), at("3.0", free())]
+    assert read("".join(ordered)).unknown_frees == []
+    assert problem(ordered[0] + ordered[2] + ordered[1]) == (
+        "t:3: found time 2.0 on CPU 0 after 3.0 of line 2, expected no earlier time; "
+        "lines are out of order: take the trace again"
+    )
+
+
+def test_without_a_cpu_times_are_not_compared():
+    prefix = "            sshd-1234     {time}: "
+    assert len(read(at("2.0", alloc(), 0, prefix) + at("1.0", free(), 0, prefix)).events) == 2
+
+
 def test_the_error_knows_file_and_line():
     with pytest.raises(ValueError) as error:
         read(alloc() + "x\n")

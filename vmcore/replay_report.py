@@ -27,7 +27,7 @@ REASONS: Final = {
 SKIPPED: Final = {
     "failed_on_source": "allocations that failed on the traced kernel",
     "failed_here": "frees of allocations that failed here",
-    "unknown_address": "frees of addresses the trace never allocated",
+    "unknown_address": "frees of addresses nobody held",
     "not_reached": "events after the end of the replay",
 }
 
