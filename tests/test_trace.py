@@ -141,13 +141,25 @@ def test_a_marker_that_quotes_an_event_is_foreign():
     [
         (5, 5, []),
         (5, 9, ["t: 4 of 9 events were overwritten before the trace was read"]),
-        (6, 6, ["t: 5 events read, the header counts 6"]),
+        (4, 4, ["t: 5 events read, the header counts 4"]),
     ],
 )
 def test_entries_of_the_header(kept, written, notes):
     trace = read(f"# entries-in-buffer/entries-written: {kept}/{written}   #P:2\n{SMALL}")
     assert trace.entries == (kept, written)
     assert trace.notes() == notes
+
+
+@pytest.mark.parametrize("headers", [[6], [2, 4]])
+def test_a_text_with_fewer_events_than_its_headers_count(headers):
+    """All that a header counts is there, other events included: what is missing was cut off."""
+    header = "".join(f"# entries-in-buffer/entries-written: {kept}/{kept}   #P:2\n" for kept in headers)
+    foreign = f"{TASK}sched_switch: prev_comm=a\n"
+    assert len(read(header + SMALL + foreign).events) == 5
+    assert problem(header + SMALL) == (
+        f"t:{7 + len(headers)}: the text ends after 5 events, expected the 6 that its header counts; take the "
+        "trace again, or remove the header's line if lines were left out on purpose"
+    )
 
 
 @pytest.mark.parametrize(
@@ -283,9 +295,11 @@ def test_a_torn_line_in_the_middle_and_at_the_end(line, message):
 
 def test_a_last_line_without_newline():
     assert read(SMALL[:-1]).events.kind[-1] == ALLOC
-    assert read((SMALL + free())[:-1]).events.kind[-1] == FREE
+    assert read(SMALL + free() + f"{TASK}sched_switch: prev_comm=a").events.kind[-1] == FREE
     found = "purge_vmap_area_lazy: found num_purged=12 without a newline, expected one"
     assert problem((alloc() + purge(12))[:-1]) == f"t:2: {found}; {TORN}"
+    found = "free_vmap_area_noflush: found nr_lazy_max=3276 without a newline, expected one"
+    assert problem((alloc() + free())[:-2]) == f"t:2: {found}; {TORN}"
 
 
 @pytest.mark.parametrize("kept", range(11, len(alloc()) - 1))

@@ -42,7 +42,7 @@ FIELDS: Final = {
 }
 
 # "[CPU]", or in the latency layout the CPU with its flags behind it.
-_CPU: Final = rb"(?:(?:[^\[:]*\[(?=[0-9]{3,}\])| *(?=[0-9]+[.A-Zbdn][.A-Za-z]))([0-9]+))?"
+_CPU: Final = rb"(?:(?:[^\[:]*\[(?=[0-9]{3,6}\])| *(?=[0-9]{1,6}[.A-Zbdn][.A-Za-z]))([0-9]+))?"
 # "TASK-PID [CPU] FLAGS TIME: ": every layout has the pid and the time. The group is atomic: what another
 # event prints, a marker say, is never taken for an event.
 _PREFIX: Final = rb"(?>[\t -~]{0,64}?-[0-9]+ " + _CPU + rb"[\t -~]*?([0-9]+(?:\.[0-9]+)?)(?:us[\t -~])?: +)"
@@ -63,6 +63,7 @@ _LOST: Final = re.compile(rb"CPU:[0-9]+ \[(?:LOST )?(?:([0-9]+) )?EVENTS(?: DROP
 _ASIDE: Final = re.compile(rb"(?:cpus=[0-9]+|version = .*|CPU [0-9]+ is empty|\s*=> .*)?" + _END)
 
 _TORN: Final = "the line is torn or was edited: take the trace again, or delete the line if it may be missed"
+_CUT: Final = "take the trace again, or remove the header's line if lines were left out on purpose"
 _UNORDERED: Final = "lines are out of order: take the trace again"
 _A_LINE: Final = "expected 'TASK-PID [CPU] FLAGS TIME: EVENT: ...'"
 
@@ -156,7 +157,7 @@ class TraceText:
             lines: Lines with their newlines.
 
         Raises:
-            TraceError: A line is torn, is no line of a trace, or is older than one of the same CPU before it.
+            TraceError: A line is torn, no line of a trace, or out of order; or lines are missing at the end.
         """
         match_event = _EVENT.match
         events, numbers, windows = self.events, _Numbers(), _Windows()
@@ -174,11 +175,10 @@ class TraceText:
                 continue
             add_line(number)
             if cpu := match[1]:
-                time = match[2]
-                stamp = float(time)
+                stamp = float(match[2])
                 if cpu in newest and stamp < newest[cpu][0]:
-                    raise self._backwards(number, cpu, time, *newest[cpu][1:])
-                newest[cpu] = stamp, time, number
+                    raise self._backwards(number, match, *newest[cpu][1:])
+                newest[cpu] = stamp, match[2], number
             if match.lastindex == 8:
                 va_start, size, align, vstart, vend, failed = match.group(3, 4, 5, 6, 7, 8)
                 add_kind(ALLOC)
@@ -202,17 +202,23 @@ class TraceText:
         self._check_end(line)
 
     def _check_end(self, line: bytes) -> None:
-        # An allocation ends in one digit; a count of purged areas may have lost digits.
+        # An allocation ends in one digit; the last number of a free and of a purge may have lost digits.
         whole = line.endswith(b"\n") or self.events.line[-1:] != [self.lines]
-        if not whole and self.events.kind[-1] == PURGE:
-            found = f"num_purged={self.events.num_purged[-1]} without a newline"
-            raise self._error(self.lines, f"purge_vmap_area_lazy: found {found}, expected one; {_TORN}")
+        if not whole and (kind := self.events.kind[-1]) != ALLOC:
+            event = "free_vmap_area_noflush" if kind == FREE else "purge_vmap_area_lazy"
+            found = f"{line.split()[-1].decode()} without a newline"
+            raise self._error(self.lines, f"{event}: found {found}, expected one; {_TORN}")
+        read = len(self.events) + sum(self.foreign.values())
+        if self.entries is not None and read < self.entries[0]:
+            found = f"the text ends after {read} events, expected the {self.entries[0]} that its header counts"
+            raise self._error(self.lines, f"{found}; {_CUT}")
 
     def _error(self, number: int, problem: str) -> TraceError:
         return TraceError(self.file, number, problem)
 
-    def _backwards(self, number: int, cpu: bytes, time: bytes, before: bytes, line: int) -> TraceError:
-        found = f"found time {time.decode()} on CPU {int(cpu)} after {before.decode()} of line {line}"
+    def _backwards(self, number: int, match: re.Match[bytes], before: bytes, line: int) -> TraceError:
+        cpu, time = int(match[1]), match[2].decode()
+        found = f"found time {time} on CPU {cpu} after {before.decode()} of line {line}"
         return self._error(number, f"{found}, expected no earlier time; {_UNORDERED}")
 
     def _read_other(self, number: int, line: bytes) -> None:
