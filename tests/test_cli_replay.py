@@ -108,7 +108,7 @@ def test_failures_are_named_with_the_state_of_the_space(trace):
     assert lines[0] == "trace.txt on i386: 2 of 4 allocations failed, the first at line 3"
     assert "warning         7 events lost in 1 places, first at line 1" in lines
     assert "skipped         1 frees of allocations that failed here" in lines
-    assert "                1 frees of addresses the trace never allocated" in lines
+    assert "                1 frees of addresses nobody held" in lines
     at = lines.index("failed          2: no hole fits (space)")
     assert lines[at + 2 : at + 4] == [
         "          3  vmalloc      40 MiB      4 KiB     23.69 MiB  space",
@@ -175,6 +175,22 @@ def test_a_sample_with_its_vmallocinfo():
     assert result.exit_code == 0
     assert "11 ioremap, given physical addresses" in " ".join(result.output.split())
     assert "vmallocinfo: it has 277 of the 277 areas live at the end" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(("arch", "given", "stand_in"), [("i386", 0, 1), ("x86_64", 1, 0)])
+def test_physical_addresses_that_do_not_fit_are_said_to_be_assumed(trace, arch, given, stand_in):
+    trace(alloc())
+    entry = f"{START:#x}-{START + 8 * KIB:#x} 8192 pci+0x1/0x2 phys=0x800000000 ioremap\n"
+    Path("info.txt").write_text(entry, "ascii")
+    options = ["trace.txt", "--arch", arch, "--source-page", "4K", "--vmallocinfo", "info.txt"]
+    text = " ".join(run(*options).stdout.split())
+    said = "ioremap: 1 of 1 physical addresses do not fit this machine, or are not given; a stand-in frame"
+    assert (said in text) is bool(stand_in)
+    assert ("1 ioremap, given physical addresses" in text) is bool(given)
+    assert ("1 ioremap, a stand-in frame for physical addresses" in text) is bool(stand_in)
+    report = json.loads(run(*options, "--json").stdout)
+    assert (report["backing"]["ioremap"], report["backing"]["stand_in"]) == (given, stand_in)
+    assert any(said in sentence for sentence in report["assumptions"]) is bool(stand_in)
 
 
 BAD = [

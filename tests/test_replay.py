@@ -75,7 +75,8 @@ def sample(name):
 def beginning_of_big(lines):
     """Up to line 20,000 most bytes are live; by line 14,000 the smallest windows are full."""
     with samples.open_sample(BIG) as stream, lzma.open(stream) as text:
-        return read_trace(io.BytesIO(b"".join(islice(text, lines))), BIG)
+        left_out = (b"#\n" if line.startswith(b"# entries-in-buffer") else line for line in islice(text, lines))
+        return read_trace(io.BytesIO(b"".join(left_out)), BIG)
 
 
 def vmallocinfo(name):
@@ -99,7 +100,7 @@ def test_first_fit_and_the_guard_page():
     assert (report.end.areas, report.end.bytes, report.end.line) == (3, 32 * KIB, 5)
     assert (report.peak.line, report.peak.areas, report.peak.bytes) == (5, 3, 32 * KIB)
     assert report.most_areas == {"line": 5, "areas": 3}
-    assert report.backing == {"frames": 4, "ioremap": 0, "vmap": 0}
+    assert report.backing == {"frames": 4, "ioremap": 0, "stand_in": 0, "vmap": 0}
 
 
 def test_the_peak_is_of_bytes_and_measured_before_they_go():
@@ -238,6 +239,13 @@ def test_purges_failures_of_the_source_and_unknown_frees_are_counted():
     assert len(kernel.vmlist) == 1
 
 
+def test_a_double_free_is_of_an_address_nobody_held():
+    report, kernel = run(alloc() + alloc(0x2000) + free() + free())
+    assert (report.events.free, report.events.skipped) == (1, {"unknown_address": 1})
+    assert SKIPPED["unknown_address"] == "frees of addresses nobody held"
+    assert len(kernel.vmlist) == 1
+
+
 def test_the_free_of_what_failed_here_is_skipped():
     big = 40 * MIB
     text = alloc(0, big) + alloc(big) + free() + free(big) + alloc(0)
@@ -345,7 +353,7 @@ def test_ioremap_and_vmap_cost_no_page_frames():
     before = kernel.pages.pages_in_use
     report = replay(read_trace(io.BytesIO(text.encode()), "t"), kernel, vmallocinfo=info)
     kernel.check()
-    assert report.backing == {"ioremap": 1, "vmap": 1, "frames": 2}
+    assert report.backing == {"ioremap": 1, "stand_in": 0, "vmap": 1, "frames": 2}
     assert kernel.pages.pages_in_use - before == 1 + sum(report.tables.values())
     by_address = {area.addr - kernel.layout.vmalloc_start: area for area in kernel.vmlist}
     assert {at: (area.flags, area.size) for at, area in by_address.items()} == {
@@ -364,16 +372,35 @@ def test_ioremap_and_vmap_cost_no_page_frames():
 def test_ioremap_needs_no_num_physpages():
     info = entries(line(0, 2 << 30, "pci+0x1/0x2 phys=0x80000000 ioremap"))
     report, _ = run(alloc(0, 2 << 30), "x86_64", ram="64M", vmallocinfo=info)
-    assert report.backing == {"frames": 0, "ioremap": 1, "vmap": 0}
+    assert report.backing == {"frames": 0, "ioremap": 1, "stand_in": 0, "vmap": 0}
     assert report.failures == []
 
 
 def test_physical_addresses_the_entries_cannot_hold_have_a_stand_in():
-    info = entries(line(0, 8 * KIB, "pci+0x1/0x2 phys=0x800000000 ioremap"))
-    _, kernel = run(alloc(), "i386-highmem", vmallocinfo=info)
-    assert kernel.vmalloc_to_pfn(kernel.layout.vmalloc_start) == 0
-    _, kernel = run(alloc(), "i386-pae-highmem", vmallocinfo=info)
-    assert kernel.vmalloc_to_pfn(kernel.layout.vmalloc_start) == 0x800000
+    info = entries(
+        line(0, 8 * KIB, "pci+0x1/0x2 phys=0x800000000 ioremap"),
+        line(0x2000, 8 * KIB, "pci+0x1/0x2 phys=0xfffff000 ioremap"),
+    )
+    said = (
+        "ioremap: 1 of 2 physical addresses do not fit this machine, or are not given; a stand-in frame, the "
+        "first of RAM, is mapped"
+    )
+    report, kernel = run(alloc() + alloc(0x2000), "i386-highmem", vmallocinfo=info)
+    start = kernel.layout.vmalloc_start
+    assert [kernel.vmalloc_to_pfn(start + at) for at in (0, 0x2000)] == [0, 0xFFFFF]
+    assert report.backing == {"frames": 0, "ioremap": 1, "stand_in": 1, "vmap": 0}
+    assert [text for text in report.to_dict()["assumptions"] if "stand-in" in text] == [said]
+    report, kernel = run(alloc() + alloc(0x2000), "i386-pae-highmem", vmallocinfo=info)
+    start = kernel.layout.vmalloc_start
+    assert [kernel.vmalloc_to_pfn(start + at) for at in (0, 0x2000)] == [0x800000, 0xFFFFF]
+    assert report.backing == {"frames": 0, "ioremap": 2, "stand_in": 0, "vmap": 0}
+    assert not any("stand-in" in text for text in report.assumptions)
+
+
+def test_ioremap_without_a_physical_address_has_a_stand_in():
+    report, _ = run(alloc(), vmallocinfo=entries(line(0, 8 * KIB, "pci+0x1/0x2 ioremap")))
+    assert report.backing == {"frames": 0, "ioremap": 0, "stand_in": 1, "vmap": 0}
+    assert any(text.startswith("ioremap: 1 of 1 physical addresses") for text in report.assumptions)
 
 
 def test_a_freed_area_has_frames_whatever_stands_there_later():
@@ -381,7 +408,7 @@ def test_a_freed_area_has_frames_whatever_stands_there_later():
         line(0, 8 * KIB, "pci+0x1/0x2 phys=0xfebf1000 ioremap"), line(0x4000, 8 * KIB, "x+0x1/0x2 vmap")
     )
     report, _ = run(alloc() + free() + alloc(0x4000) + alloc(), "i386", vmallocinfo=info)
-    assert report.backing == {"frames": 1, "vmap": 1, "ioremap": 1}
+    assert report.backing == {"frames": 1, "vmap": 1, "ioremap": 1, "stand_in": 0}
 
 
 def test_vmallocinfo_of_another_boot():
@@ -395,7 +422,7 @@ def test_vmallocinfo_of_another_boot():
 def test_an_entry_of_another_size_is_not_joined():
     info = entries(line(0, 12 * KIB, "x+0x1/0x2 phys=0x1000 ioremap"), line(0x8000, 8 * KIB, "y+0x1/0x2 vmalloc"))
     report, _ = run(alloc() + alloc(0x8000), vmallocinfo=info)
-    assert report.backing == {"frames": 2, "ioremap": 0, "vmap": 0}
+    assert report.backing == {"frames": 2, "ioremap": 0, "stand_in": 0, "vmap": 0}
 
 
 @pytest.mark.parametrize(
@@ -405,7 +432,7 @@ def test_an_entry_of_another_size_is_not_joined():
 def test_samples_with_their_vmallocinfo(name, backing):
     report, kernel = replay_sample(name, "x86_64", ram="64M" if name == "arm64-4k-48" else "1G",
                                    vmallocinfo=vmallocinfo(name))  # fmt: skip
-    assert {kind: n for kind, n in report.backing.items() if kind != "frames"} == backing
+    assert {kind: n for kind, n in report.backing.items() if kind != "frames"} == backing | {"stand_in": 0}
     assert report.failures == []
     kernel.check()
 

@@ -141,13 +141,25 @@ def test_a_marker_that_quotes_an_event_is_foreign():
     [
         (5, 5, []),
         (5, 9, ["t: 4 of 9 events were overwritten before the trace was read"]),
-        (6, 6, ["t: 5 events read, the header counts 6"]),
+        (4, 4, ["t: 5 events read, the header counts 4"]),
     ],
 )
 def test_entries_of_the_header(kept, written, notes):
     trace = read(f"# entries-in-buffer/entries-written: {kept}/{written}   #P:2\n{SMALL}")
     assert trace.entries == (kept, written)
     assert trace.notes() == notes
+
+
+@pytest.mark.parametrize("headers", [[6], [2, 4]])
+def test_a_text_with_fewer_events_than_its_headers_count(headers):
+    """All that a header counts is there, other events included: what is missing was cut off."""
+    header = "".join(f"# entries-in-buffer/entries-written: {kept}/{kept}   #P:2\n" for kept in headers)
+    foreign = f"{TASK}sched_switch: prev_comm=a\n"
+    assert len(read(header + SMALL + foreign).events) == 5
+    assert problem(header + SMALL) == (
+        f"t:{7 + len(headers)}: the text ends after 5 events, expected the 6 that its header counts; take the "
+        "trace again, or remove the header's line if lines were left out on purpose"
+    )
 
 
 @pytest.mark.parametrize(
@@ -171,6 +183,48 @@ def test_frees_that_nobody_waits_for_are_counted():
     assert trace.events.size == [0, 8192, 8192, 0]
     assert trace.events.window == [NO_WINDOW, 0, 0, NO_WINDOW]
     assert trace.notes() == ["t: 2 frees of unknown addresses, first at line 1"]
+
+
+def at(time, line, cpu=0, prefix="          <idle>-0       [{cpu:03}] d..1.     {time}: "):
+    return line.replace(TASK, prefix.format(cpu=cpu, time=time))
+
+
+LATENCY = "    sshd-1234    {cpu}d..1.   {time}us+: "
+
+
+@pytest.mark.parametrize(
+    ("times", "prefix"),
+    [
+        (("1.000001", "1.000000"), "          <idle>-0       [{cpu:03}] d..1.     {time}: "),
+        (("10.5", "9.75"), "  a [b]-7 c-12   ( 1230) [{cpu:03}] .....  {time}: "),
+        (("10000", "9999"), "           <...>-1234    [{cpu:03}] .....    {time}: "),
+        (("100", "99"), LATENCY),
+        (("100", "99"), LATENCY.replace("d..1.", ".....")),
+    ],
+)
+def test_a_time_that_runs_backwards_on_its_cpu(times, prefix):
+    late, early = times
+    text = at(late, alloc(), 1, prefix) + at(late, alloc(0x4000), 2, prefix)
+    assert problem(text + at(early, free(), 1, prefix)) == (
+        f"t:3: found time {early} on CPU 1 after {late} of line 1, expected no earlier time; "
+        "lines are out of order: take the trace again"
+    )
+    assert read(text + at(early, free(), 3, prefix)).unknown_frees == []
+    assert read(text + at(late, free(), 1, prefix)).unknown_frees == []
+
+
+def test_a_free_moved_before_its_allocation_with_its_time():
+    ordered = [at("1.0", alloc(0x9000)), at("2.0", alloc()), at("3.0", free())]
+    assert read("".join(ordered)).unknown_frees == []
+    assert problem(ordered[0] + ordered[2] + ordered[1]) == (
+        "t:3: found time 2.0 on CPU 0 after 3.0 of line 2, expected no earlier time; "
+        "lines are out of order: take the trace again"
+    )
+
+
+def test_without_a_cpu_times_are_not_compared():
+    prefix = "            sshd-1234     {time}: "
+    assert len(read(at("2.0", alloc(), 0, prefix) + at("1.0", free(), 0, prefix)).events) == 2
 
 
 def test_the_error_knows_file_and_line():
@@ -241,9 +295,11 @@ def test_a_torn_line_in_the_middle_and_at_the_end(line, message):
 
 def test_a_last_line_without_newline():
     assert read(SMALL[:-1]).events.kind[-1] == ALLOC
-    assert read((SMALL + free())[:-1]).events.kind[-1] == FREE
+    assert read(SMALL + free() + f"{TASK}sched_switch: prev_comm=a").events.kind[-1] == FREE
     found = "purge_vmap_area_lazy: found num_purged=12 without a newline, expected one"
     assert problem((alloc() + purge(12))[:-1]) == f"t:2: {found}; {TORN}"
+    found = "free_vmap_area_noflush: found nr_lazy_max=3276 without a newline, expected one"
+    assert problem((alloc() + free())[:-2]) == f"t:2: {found}; {TORN}"
 
 
 @pytest.mark.parametrize("kept", range(11, len(alloc()) - 1))

@@ -172,6 +172,11 @@ def _assumptions(run: _Replay, said: list[str]) -> list[str]:
     ]
     if run.requests.backing["vmap"]:
         said.append("vmap: every page is the first page frame of RAM")
+    if n := run.requests.backing["stand_in"]:
+        said.append(
+            f"ioremap: {n} of {n + run.requests.backing['ioremap']} physical addresses do not fit this machine, "
+            "or are not given; a stand-in frame, the first of RAM, is mapped"
+        )
     if modules and run.kernel.layout.modules is None:
         said.append("modules: this architecture has no window for them, they are in vmalloc's (vmalloc_exec)")
     return said

@@ -27,7 +27,7 @@ REASONS: Final = {
 SKIPPED: Final = {
     "failed_on_source": "allocations that failed on the traced kernel",
     "failed_here": "frees of allocations that failed here",
-    "unknown_address": "frees of addresses the trace never allocated",
+    "unknown_address": "frees of addresses nobody held",
     "not_reached": "events after the end of the replay",
 }
 
@@ -112,7 +112,7 @@ class Report:
         flushes: Flush symbol to ``calls`` and ``pages`` in their ranges.
         nodes_visited: List nodes the C code would have looked at.
         capped_alignments: Allocations whose alignment was cut to 1 << IOREMAP_MAX_ORDER.
-        backing: Areas made, by what is behind them: "frames", "ioremap" or "vmap".
+        backing: Areas made, by what is behind them: "frames", "ioremap", "stand_in" or "vmap".
         assumptions: What was assumed where the trace does not say, one sentence each.
         failures: All allocations that failed, in order.
         stopped: Why the replay ended early; None: it did not.

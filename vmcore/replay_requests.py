@@ -26,7 +26,7 @@ from vmcore.procfs import VmallocinfoEntry
 from vmcore.trace import ALLOC, FREE, Trace
 
 DEADLY: Final = (KernelBug, KernelOops, KernelDead)  #: what a kernel does not survive
-BACKINGS: Final = ("frames", "ioremap", "vmap")  #: what can be behind an area
+BACKINGS: Final = ("frames", "ioremap", "stand_in", "vmap")  #: what can be behind an area
 _IOREMAP, _ALLOC, _MAP = int(VM.IOREMAP), int(VM.ALLOC), int(VM.MAP)
 _HIGHUSER: Final = GFP_KERNEL | int(GFP.HIGHMEM)
 _MAPPED: Final = frozenset(("ioremap", "vmap", "dma-coherent", "vm_map_ram"))  # their pages are somebody else's
@@ -136,9 +136,9 @@ class Requests:
         prot, frames = kernel.page_kernel, np.full(count, kernel.layout.banks[0].start >> arch.page_shift)
         kind = "vmap"
         if area.flags == _IOREMAP:
-            kind, prot = "ioremap", _ioremap_protection(kernel)
+            kind, prot = "stand_in", _ioremap_protection(kernel)
             if entry.phys is not None and entry.phys + area.size - arch.page_size <= _physical_end(kernel):
-                area.phys_addr = entry.phys
+                kind, area.phys_addr = "ioremap", entry.phys
                 frames = (entry.phys >> arch.page_shift) + np.arange(count)
         try:
             kernel.map_vm_area(area, prot, frames)

@@ -76,7 +76,8 @@ def read_trace(source: Source, name: str | None = None, *, source_page: int | No
     """Read and check a trace of alloc_vmap_area, free_vmap_area_noflush and purge_vmap_area_lazy.
 
     A free of an address that nobody holds is no error: percpu chunks (pcpu_get_vm_areas) and areas older
-    than the trace are freed with an event, but allocated without one. Times are not looked at.
+    than the trace are freed with an event, but allocated without one. On one CPU, times never run backwards;
+    lines of several CPUs may interleave in any way.
 
     Args:
         source: Path, ``-`` for stdin, or an open binary stream; plain, gzip or xz.
@@ -88,7 +89,7 @@ def read_trace(source: Source, name: str | None = None, *, source_page: int | No
         The events, and everything that was skipped, counted.
 
     Raises:
-        TraceError: The text is damaged, holds no allocation, or contradicts itself.
+        TraceError: The text is damaged or out of order, holds no allocation, or contradicts itself.
     """
     text = TraceText(source_name(source) if name is None else name)
     with closing(read_lines(source, text.file)) as lines:

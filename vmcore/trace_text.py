@@ -41,9 +41,11 @@ FIELDS: Final = {
     b"purge_vmap_area_lazy": ((b"start=", HEX), (b"end=", HEX), (b"num_purged=", DECIMAL)),
 }
 
+# "[CPU]", or in the latency layout the CPU with its flags behind it.
+_CPU: Final = rb"(?:(?:[^\[:]*\[(?=[0-9]{3,6}\])| *(?=[0-9]{1,6}[.A-Zbdn][.A-Za-z]))([0-9]+))?"
 # "TASK-PID [CPU] FLAGS TIME: ": every layout has the pid and the time. The group is atomic: what another
 # event prints, a marker say, is never taken for an event.
-_PREFIX: Final = rb"(?>[\t -~]{0,64}?-[0-9]+ [\t -~]*?[0-9](?:us[\t -~])?: +)"
+_PREFIX: Final = rb"(?>[\t -~]{0,64}?-[0-9]+ " + _CPU + rb"[\t -~]*?([0-9]+(?:\.[0-9]+)?)(?:us[\t -~])?: +)"
 _END: Final = rb"[ \t\r]*\n?\Z"
 
 
@@ -61,6 +63,8 @@ _LOST: Final = re.compile(rb"CPU:[0-9]+ \[(?:LOST )?(?:([0-9]+) )?EVENTS(?: DROP
 _ASIDE: Final = re.compile(rb"(?:cpus=[0-9]+|version = .*|CPU [0-9]+ is empty|\s*=> .*)?" + _END)
 
 _TORN: Final = "the line is torn or was edited: take the trace again, or delete the line if it may be missed"
+_CUT: Final = "take the trace again, or remove the header's line if lines were left out on purpose"
+_UNORDERED: Final = "lines are out of order: take the trace again"
 _A_LINE: Final = "expected 'TASK-PID [CPU] FLAGS TIME: EVENT: ...'"
 
 
@@ -153,13 +157,14 @@ class TraceText:
             lines: Lines with their newlines.
 
         Raises:
-            TraceError: A line is torn, or is no line of a trace.
+            TraceError: A line is torn, no line of a trace, or out of order; or lines are missing at the end.
         """
         match_event = _EVENT.match
         events, numbers, windows = self.events, _Numbers(), _Windows()
         add_line, add_kind, add_addr = events.line.append, events.kind.append, events.addr.append
         add_size, add_align, add_window = events.size.append, events.align.append, events.window.append
         add_failed, add_num_purged = events.failed.append, events.num_purged.append
+        newest: dict[bytes, tuple[float, bytes, int]] = {}  # of each CPU: its time, also as text, and line
         number, line = 0, b"\n"
         for number, line in enumerate(lines, 1):
             match = match_event(line)
@@ -169,8 +174,13 @@ class TraceText:
                 self._read_other(number, line)
                 continue
             add_line(number)
-            if match.lastindex == 6:
-                va_start, size, align, vstart, vend, failed = match.group(1, 2, 3, 4, 5, 6)
+            if cpu := match[1]:
+                stamp = float(match[2])
+                if cpu in newest and stamp < newest[cpu][0]:
+                    raise self._backwards(number, match, *newest[cpu][1:])
+                newest[cpu] = stamp, match[2], number
+            if match.lastindex == 8:
+                va_start, size, align, vstart, vend, failed = match.group(3, 4, 5, 6, 7, 8)
                 add_kind(ALLOC)
                 add_addr(int(va_start))
                 add_size(numbers[size])
@@ -179,7 +189,7 @@ class TraceText:
                 add_failed(numbers[failed])
                 add_num_purged(0)
                 continue
-            freed, start, num_purged = match.group(7, 10, 12)
+            freed, start, num_purged = match.group(9, 12, 14)
             add_kind(FREE if freed else PURGE)
             add_addr(int(freed or start, 16))
             add_size(0)
@@ -192,14 +202,24 @@ class TraceText:
         self._check_end(line)
 
     def _check_end(self, line: bytes) -> None:
-        # An allocation ends in one digit; a count of purged areas may have lost digits.
+        # An allocation ends in one digit; the last number of a free and of a purge may have lost digits.
         whole = line.endswith(b"\n") or self.events.line[-1:] != [self.lines]
-        if not whole and self.events.kind[-1] == PURGE:
-            found = f"num_purged={self.events.num_purged[-1]} without a newline"
-            raise self._error(self.lines, f"purge_vmap_area_lazy: found {found}, expected one; {_TORN}")
+        if not whole and (kind := self.events.kind[-1]) != ALLOC:
+            event = "free_vmap_area_noflush" if kind == FREE else "purge_vmap_area_lazy"
+            found = f"{line.split()[-1].decode()} without a newline"
+            raise self._error(self.lines, f"{event}: found {found}, expected one; {_TORN}")
+        read = len(self.events) + sum(self.foreign.values())
+        if self.entries is not None and read < self.entries[0]:
+            found = f"the text ends after {read} events, expected the {self.entries[0]} that its header counts"
+            raise self._error(self.lines, f"{found}; {_CUT}")
 
     def _error(self, number: int, problem: str) -> TraceError:
         return TraceError(self.file, number, problem)
+
+    def _backwards(self, number: int, match: re.Match[bytes], before: bytes, line: int) -> TraceError:
+        cpu, time = int(match[1]), match[2].decode()
+        found = f"found time {time} on CPU {cpu} after {before.decode()} of line {line}"
+        return self._error(number, f"{found}, expected no earlier time; {_UNORDERED}")
 
     def _read_other(self, number: int, line: bytes) -> None:
         text = self._ascii(number, line)
@@ -209,7 +229,7 @@ class TraceText:
             self.lost += int(lost[1] or 0)
             self.lost_lines.append(number)
         elif header := _HEADER.match(text):
-            self._read_header(number, header[1], header[2])
+            self._read_header(number, header[3], header[4])
         elif not _ASIDE.match(text):
             raise self._error(number, f"found {_excerpt(text)}, {_A_LINE}; {_TORN}")
 

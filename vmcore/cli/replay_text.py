@@ -189,6 +189,7 @@ def _cost(report: Report) -> Iterator[Line]:
 _BACKED = {
     "frames": "with page frames of their own",
     "ioremap": "ioremap, given physical addresses",
+    "stand_in": "ioremap, a stand-in frame for physical addresses",
     "vmap": "vmap, pages not vmalloc's",
 }
 
@@ -222,7 +223,7 @@ def _hints(report: Report, kernel: Kernel, selection: Selection) -> Iterator[Lin
         hints.append("the window of modules is fixed: load fewer modules, or build them into the kernel")
     if {reason for reason, _ in reasons} & {"page", "table", "num_physpages"}:
         hints.append("give more --ram")
-        if not report.backing["ioremap"] + report.backing["vmap"]:
+        if not sum(n for kind, n in report.backing.items() if kind != "frames"):
             hints.append("give --vmallocinfo: areas of ioremap and vmap then need no page frames")
     if any(failure.reason == "size" for failure in report.failures):
         page = format_size(report.source["page_size"])
