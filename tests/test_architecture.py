@@ -127,6 +127,31 @@ def broken_mmu(**changes):
         ({"protections": {"IOREMAP": -1}}, "good", "IOREMAP", "-0x1", "bits of the last level outside the frame"),
         ({"hardware": HardwareView(canonical_bits=22)}, "good", "hardware.canonical_bits", "22", "0, or 23 to 32"),
         ({"hardware": HardwareView(canonical_bits=33)}, "good", "hardware.canonical_bits", "33", "0, or 23 to 32"),
+        (broken_last(frame=((11, 21, 11),)), "good, levels 'pte'", "frame",
+         "Segment(entry_bit=11, width=21, address_bit=11)",
+         "address bits from 12 up, where a page or table begins"),
+        (broken_root(frame=((11, 21, 11),), bad_mask=0, good_value=0), "good, levels 'pgd'", "frame",
+         "Segment(entry_bit=11, width=21, address_bit=11)",
+         "address bits from 12 up, where a page or table begins"),
+        (broken_root(none_mask=0), "good, levels 'pgd'", "none_mask", "0x0",
+         "at least one bit, or every entry passes the test"),
+        (broken_root(missing_mask=0), "good, levels 'pgd'", "missing_mask", "0x0",
+         "at least one bit, or every entry passes the test"),
+        (broken_last(offset=-4), "good, levels 'pte'", "offset", "-4", "0 or more bytes"),
+        (broken_last(prebuilt=True), "good, levels 'pte'", "prebuilt", "True",
+         "False, there are no tables below the last level"),
+        (broken_last(name="pgd"), "good, levels 'pgd'", "name", "'pgd'", "a name no other level has"),
+        ({"supported_pte_mask": 0xFFFFFFFE}, "good", "supported_pte_mask", "0xfffffffe",
+         "one that keeps 0x1, the present bits of page_kernel"),
+        ({"page_kernel": None}, "good", "page_kernel", "None", "int"),
+        ({"ioremap_max_order": None}, "good", "ioremap_max_order", "None", "int"),
+        ({"name": None}, "architecture", "name", "None", "str"),
+        ({"layout": None}, "good", "layout", "None", "Callable[[LayoutRequest], Layout]"),
+        ({"hardware": None}, "good", "hardware", "None", "HardwareView"),
+        ({"default_ram": "1G"}, "good", "default_ram", "'1G'", "int"),
+        ({"levels": None}, "good", "levels", "None", "tuple[Level, ...]"),
+        ({"zones": ("NORMAL", 3)}, "good", "zones", "('NORMAL', 3)", "tuple[Zone, ...]"),
+        ({"protections": {"IOREMAP": "rw"}}, "good", "protections", "{'IOREMAP': 'rw'}", "Flags"),
     ],
 )  # fmt: skip
 def test_an_impossible_record_is_refused(changes, subject, field, found, expected):
@@ -134,6 +159,28 @@ def test_an_impossible_record_is_refused(changes, subject, field, found, expecte
         evolve(GOOD, **changes)
     assert str(error.value) == f"{subject}: {field} is {found}, expected {expected}"
     assert (error.value.subject, error.value.field) == (subject, field)
+
+
+@pytest.mark.parametrize(
+    ("changes", "found", "field", "expected"),
+    [
+        ({"frame": [(12, 20)]}, "[(12, 20)]", "frame", "tuple[Segment, ...]"),
+        ({"entry_bytes": "4"}, "'4'", "entry_bytes", "int"),
+        ({"repeat": (None,)}, "(None,)", "repeat", "tuple[int, ...]"),
+        ({"prebuilt": None}, "None", "prebuilt", "bool"),
+    ],
+)
+def test_a_level_of_wrong_types_is_refused_when_it_is_made(changes, found, field, expected):
+    with pytest.raises(ArchitectureError) as error:
+        Level(**{"name": "pte", "shift": 12, "bits": 10, "entry_bytes": 4, "frame": LAST.frame} | changes)
+    assert str(error.value) == f"level 'pte': {field} is {found}, expected {expected}"
+    assert (error.value.subject, error.value.field) == ("level 'pte'", field)
+
+
+def test_tables_smaller_than_a_page_may_lie_in_its_halves():
+    root = evolve(ROOT, shift=21, bits=11, frame=((11, 21, 11),), bad_mask=0, good_value=0, table_flags=0x067)
+    halves = evolve(GOOD, levels=(root, evolve(LAST, bits=9)))
+    assert halves.levels[0].frame == (Segment(11, 21, 11),)
 
 
 @pytest.mark.parametrize(
@@ -265,11 +312,26 @@ def with_layout(**changes):
          "is not empty within 32 bits; give less RAM or another vmalloc="),
         ({"vmalloc_start": 0xDFFFF000}, 1 << 29, "vmalloc_start is 0xdffff000, expected high_memory 0xe0000000 or "
          "above"),
-        ({"vmalloc_start": 0xF8800800}, 1 << 29, "vmalloc_start is 0xf8800800, expected a multiple of 0x1000"),
+        ({"vmalloc_start": 0xF8800800}, 1 << 29, "vmalloc_start is 0xf8800800, expected a multiple of 0x1000, "
+         "not negative"),
+        ({"vmalloc_start": 0xC0000000}, 1 << 29, "vmalloc_start is 0xc0000000, expected high_memory 0xe0000000 or "
+         "above"),
+        ({"swapper_pg_dir": 0x300400}, 1 << 29, "swapper_pg_dir is 0x300400, expected a multiple of 0x1000, not "
+         "negative"),
+        ({"phys_offset": -0x1000}, 1 << 29, "phys_offset is -0x1000, expected a multiple of 0x1000, not negative"),
+        ({"page_offset": 0xC0000001}, 1 << 29, "page_offset is 0xc0000001, expected a multiple of 0x1000, not "
+         "negative"),
+        ({"kernel_end": 0x400200}, 1 << 29, "kernel_end is 0x400200, expected a multiple of 0x1000, not negative"),
+        ({"kernel_end": 0x300000}, 1 << 29, "kernel_end is 0x300000, expected 0x301000 or above, where the root "
+         "table ends"),
+        ({"first_kernel_pgd": 1024}, 1 << 29, "first_kernel_pgd is 1024, expected 0 to 1023, an entry of the "
+         "root"),
+        ({"first_kernel_pgd": -1}, 1 << 29, "first_kernel_pgd is -1, expected 0 to 1023, an entry of the root"),
+        ({"lowmem_end": None}, 1 << 29, "layout: lowmem_end is None, expected int"),
         ({"lowmem_end": 0x400000}, 1 << 29, "the end of lowmem is 0x400000, expected one above 0x400000, "
          "where the "
          "kernel ends; give more RAM or a smaller vmalloc="),
-        ({"swapper_pg_dir": 0x1FFFF800}, 1 << 29, "swapper_pg_dir is 0x1ffff800..0x20000800, expected a place "
+        ({"swapper_pg_dir": 0x20000000}, 1 << 29, "swapper_pg_dir is 0x20000000..0x20001000, expected a place "
          "inside "
          "one bank of RAM"),
         ({}, (Bank(0, 1 << 20), Bank(1 << 28, 1 << 29)), "swapper_pg_dir is 0x300000..0x301000, expected a place "
@@ -284,6 +346,21 @@ def with_layout(**changes):
 def test_a_layout_that_contradicts_itself_is_refused(changes, ram, message):
     with pytest.raises(LayoutError, match="^" + re.escape(f"good: {message}") + "$"):
         with_layout(**changes).lay_out(LayoutRequest(ram=ram))
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda request: None, "the layout function returned None, expected a Layout"),
+        (lambda request: {}["x"], "the layout function raised KeyError: 'x', expected a Layout"),
+        (lambda request: int("1\n2"),
+         "the layout function raised ValueError: invalid literal for int() with base 10: '1\\n2', "
+         "expected a Layout"),
+    ],
+)  # fmt: skip
+def test_a_layout_function_that_fails_names_its_architecture(function, message):
+    with pytest.raises(LayoutError, match="^" + re.escape(f"good: {message}") + "$"):
+        evolve(GOOD, layout=function).lay_out(LayoutRequest(ram=1 << 29))
 
 
 def test_an_unknown_platform_is_refused_with_the_nearest():

@@ -367,7 +367,7 @@ def test_a_layout_that_refuses_shows_its_reason(installed):
 def test_a_layout_function_that_fails_hides_nothing_else(installed):
     installed(toy("bad", layout=lambda request: {}["x"]), toy())
     found = lines(run("arches"))
-    assert "    no layout: its layout function failed, KeyError: 'x'" in found
+    assert "    no layout: bad: the layout function raised KeyError: 'x', expected a Layout" in found
     assert any(line.startswith("toy ") and "0xe0800000-0xffbfffff" in line for line in found)
 
 

@@ -19,12 +19,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from itertools import pairwise
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
-from attrs import Factory, evolve, field, frozen
+from attrs import Attribute, Converter, Factory, evolve, field, frozen
 
-from vmcore.errors import ArchitectureError, LayoutError, choices
+from vmcore.errors import ArchitectureError, LayoutError, VmcoreError, choices
 from vmcore.flags import GFP, GFP_KERNEL
 from vmcore.units import Bank, format_size
 
@@ -32,7 +35,53 @@ Words = np.ndarray[tuple[int], np.dtype[np.unsignedinteger]]
 Flags = tuple[tuple[str, int], ...]
 
 
-@frozen
+@cache
+def _hints(record: type) -> dict[str, Any]:
+    return get_type_hints(record)
+
+
+def _fits(value: object, kind: Any) -> bool:
+    """Tell whether a value is of the type an annotation says."""
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        return any(_fits(value, choice) for choice in args)
+    if origin is not tuple:
+        return isinstance(value, origin or kind)
+    if not isinstance(value, tuple):
+        return False
+    if args[-1] is Ellipsis:
+        return all(_fits(item, args[0]) for item in value)
+    return len(value) == len(args) and all(map(_fits, value, args))
+
+
+def _convert(inner: Callable[[Any], Any] | None, value: Any, record: Any, into: Attribute[Any]) -> Any:
+    """Convert a field of a record, and refuse what is not of its type before anything counts with it."""
+    name = getattr(record, "name", None)
+    kind = type(record).__name__.lower()
+    subject = kind if name is None else name if kind == "architecture" else f"{kind} {name!r}"
+    try:
+        made = value if inner is None else inner(value)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ArchitectureError(subject, into.name, repr(value), str(into.type)) from error
+    if not _fits(made, _hints(record.__class__)[into.name]):
+        raise ArchitectureError(subject, into.name, repr(value), str(into.type))
+    return made
+
+
+def _typed(cls: type, fields: list[Attribute[Any]]) -> list[Attribute[Any]]:
+    """Make every field of a class check its type, in order, so that defaults only see what fits."""
+
+    def checked(field: Attribute[Any]) -> Attribute[Any]:
+        def convert(value: Any, record: Any, into: Attribute[Any]) -> Any:
+            return _convert(inner, value, record, into)
+
+        inner: Any = field.converter
+        return field.evolve(converter=Converter(convert, takes_self=True, takes_field=True))
+
+    return [checked(field) for field in fields]
+
+
+@frozen(field_transformer=_typed)
 class Segment:
     """A run of address bits inside an entry: ``width`` bits from ``entry_bit`` are address bits from
     ``address_bit`` up.
@@ -56,7 +105,7 @@ def _flags(value: Mapping[str, int] | Iterable[tuple[str, int]]) -> Flags:
     return tuple(value.items() if isinstance(value, Mapping) else value)
 
 
-@frozen
+@frozen(field_transformer=_typed)
 class Leaf:
     """An entry that maps memory itself: ``entry & mask == value`` maps ``1 << shift`` bytes."""
 
@@ -75,7 +124,7 @@ def _ints(value: Iterable[int]) -> tuple[int, ...]:
     return tuple(value)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=_typed)
 class Level:
     """One level of the page tables, and the encoding of its entries.
 
@@ -189,7 +238,7 @@ class Level:
         return [name for name, mask in self.flag_names if entry & mask]
 
 
-@frozen
+@frozen(field_transformer=_typed)
 class Mirror:
     """A second encoding of the last level that the MMU reads, in the same table page.
 
@@ -202,7 +251,7 @@ class Mirror:
     encode: Callable[[np.ndarray], np.ndarray]
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=_typed)
 class Cache:
     """A data cache, as far as coherence depends on it.
 
@@ -221,7 +270,7 @@ class Cache:
     line: int = 32
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=_typed)
 class HardwareView:
     """What the MMU sees, where it differs from what Linux sees.
 
@@ -241,7 +290,7 @@ class HardwareView:
     cache: Cache | None = None
 
 
-@frozen
+@frozen(field_transformer=_typed)
 class Zone:
     """A zone of physical memory, in zone order; frames below ``below`` bytes (None: the rest).
 
@@ -252,7 +301,7 @@ class Zone:
     below: int | None = None
 
 
-@frozen
+@frozen(field_transformer=_typed)
 class Window:
     """Virtual addresses ``start <= va < end``."""
 
@@ -286,7 +335,11 @@ class LayoutRequest:
         return self.ram
 
 
-@frozen(kw_only=True)
+def _banks(value: Iterable[Bank]) -> tuple[Bank, ...]:
+    return tuple(value)
+
+
+@frozen(kw_only=True, field_transformer=_typed)
 class Layout:
     """Where everything is on one machine.
 
@@ -313,7 +366,7 @@ class Layout:
     swapper_pg_dir: int
     kernel_end: int
     first_kernel_pgd: int
-    banks: tuple[Bank, ...]
+    banks: tuple[Bank, ...] = field(converter=_banks)
     modules: Window | None = None
     notes: tuple[str, ...] = ()
     regions: tuple[tuple[str, Window], ...] = ()
@@ -353,7 +406,7 @@ def _names(value: Iterable[str]) -> tuple[str, ...]:
     return tuple(value)
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, field_transformer=_typed)
 class Architecture:
     """One machine, complete and frozen; see the module's page for how to write one.
 
@@ -467,12 +520,46 @@ class Architecture:
             raise LayoutError(f"{self.name}: unknown platform {request.platform!r}: {valid}")
         if request.platform is None and self.platforms:
             request = evolve(request, platform=self.platforms[0])
-        layout = self.layout(request)
+        layout = self._ask_layout(request)
+        _check_numbers(self, layout)
         _check_layout(self, layout)
+        _check_banks(self, layout)
+        return layout
+
+    def _ask_layout(self, request: LayoutRequest) -> Layout:
+        try:
+            layout: object = self.layout(request)
+        except ArchitectureError as error:  # a field of the Layout is not of its type
+            raise LayoutError(f"{self.name}: {error}") from error
+        except VmcoreError:
+            raise
+        except Exception as error:  # a stranger's code ran: whatever it raised is the cause
+            cause = " ".join(f"{type(error).__name__}: {error}".split())
+            raise LayoutError(f"{self.name}: the layout function raised {cause}, expected a Layout") from error
+        if not isinstance(layout, Layout):
+            raise LayoutError(f"{self.name}: the layout function returned {layout!r}, expected a Layout")
         return layout
 
 
+def _check_numbers(arch: Architecture, layout: Layout) -> None:
+    """Check each number of a layout for itself."""
+    for name in ("phys_offset", "page_offset", "kernel_end", "swapper_pg_dir", "vmalloc_start"):
+        value = getattr(layout, name)
+        if value < 0 or value % arch.page_size:
+            raise LayoutError(
+                f"{arch.name}: {name} is {value:#x}, expected a multiple of {arch.page_size:#x}, not negative"
+            )
+    last = arch.levels[0].entries - 1
+    if not 0 <= layout.first_kernel_pgd <= last:
+        raise LayoutError(
+            f"{arch.name}: first_kernel_pgd is {layout.first_kernel_pgd}, "
+            f"expected 0 to {last}, an entry of the root"
+        )
+
+
 def _check_layout(arch: Architecture, layout: Layout) -> None:
+    """Check that the windows of a layout agree with each other."""
+
     def fail(subject: str, found: str, expected: str) -> None:
         raise LayoutError(f"{arch.name}: {subject} is {found}, expected {expected}")
 
@@ -484,16 +571,24 @@ def _check_layout(arch: Architecture, layout: Layout) -> None:
         window = f"{layout.vmalloc_start:#x}..{layout.vmalloc_end:#x}"
         fail("the vmalloc window", window, f"a window that is not empty within {arch.word_bits} bits; "
              "give less RAM or another vmalloc=")  # fmt: skip
-    if layout.vmalloc_start < layout.high_memory and layout.page_offset < layout.vmalloc_start:
+    if layout.vmalloc_start < layout.high_memory and layout.page_offset <= layout.vmalloc_start:
         fail("vmalloc_start", f"{layout.vmalloc_start:#x}", f"high_memory {layout.high_memory:#x} or above")
-    if layout.vmalloc_start % arch.page_size:
-        fail("vmalloc_start", f"{layout.vmalloc_start:#x}", f"a multiple of {arch.page_size:#x}")
     if layout.lowmem_end <= layout.kernel_end:
         fail("the end of lowmem", f"{layout.lowmem_end:#x}", f"one above {layout.kernel_end:#x}, where the kernel "
              "ends; give more RAM or a smaller vmalloc=")  # fmt: skip
     root, end = layout.swapper_pg_dir, layout.swapper_pg_dir + arch.root_bytes
     if not any(bank.start <= root and end <= bank.end for bank in layout.banks):
         fail("swapper_pg_dir", f"{root:#x}..{end:#x}", "a place inside one bank of RAM")
+    if layout.kernel_end < end:
+        fail("kernel_end", f"{layout.kernel_end:#x}", f"{end:#x} or above, where the root table ends")
+
+
+def _check_banks(arch: Architecture, layout: Layout) -> None:
+    """Check that banks are in order and made of whole pages."""
+
+    def fail(subject: str, found: str, expected: str) -> None:
+        raise LayoutError(f"{arch.name}: {subject} is {found}, expected {expected}")
+
     for bank, above in pairwise(layout.banks):
         if above.start < bank.end:
             fail(f"RAM bank {above}", "out of order", f"one that starts at {bank.end:#x} or above, after {bank}")
@@ -525,6 +620,20 @@ def _validate(arch: Architecture) -> None:
     _validate_levels(arch, arch.levels, "levels")
     _validate_levels(arch, arch.hardware_levels, "hardware.levels")
     _validate_tables(arch)
+    _validate_protections(arch)
+    _validate_mirror(arch)
+    canonical = arch.hardware.canonical_bits
+    need(canonical == 0 or arch.levels[0].shift < canonical <= arch.word_bits, "hardware.canonical_bits",
+         canonical, f"0, or {arch.levels[0].shift + 1} to {arch.word_bits}")  # fmt: skip
+
+
+def _validate_protections(arch: Architecture) -> None:
+    """Check that protections fit the last level's entries, and that PAGE_KERNEL makes one present."""
+
+    def need(ok: bool, name: str, found: str, expected: str) -> None:
+        if not ok:
+            raise ArchitectureError(arch.name, name, found, expected)
+
     last = arch.levels[-1]
     limit = (1 << 8 * last.word_bytes) - 1
     for name, value in (("page_kernel", arch.page_kernel), ("page_kernel_exec", arch.page_kernel_exec),
@@ -533,10 +642,9 @@ def _validate(arch: Architecture) -> None:
              f"{value:#x}" if value is not None else "", "bits of the last level outside the frame")  # fmt: skip
     need(bool(arch.page_kernel & last.present_mask), "page_kernel", f"{arch.page_kernel:#x}",
          f"a bit of present_mask {last.present_mask:#x}")  # fmt: skip
-    _validate_mirror(arch)
-    canonical = arch.hardware.canonical_bits
-    need(canonical == 0 or arch.levels[0].shift < canonical <= arch.word_bits, "hardware.canonical_bits",
-         canonical, f"0, or {arch.levels[0].shift + 1} to {arch.word_bits}")  # fmt: skip
+    present = arch.page_kernel & last.present_mask
+    need(not present & ~arch.supported_pte_mask, "supported_pte_mask", f"{arch.supported_pte_mask:#x}",
+         f"one that keeps {present:#x}, the present bits of page_kernel")  # fmt: skip
 
 
 def _validate_mirror(arch: Architecture) -> None:
@@ -556,6 +664,7 @@ def _validate_mirror(arch: Architecture) -> None:
 def _validate_levels(arch: Architecture, levels: tuple[Level, ...], where: str) -> None:
     """Check what holds for Linux' and the MMU's levels alike: they tile the address, masks fit the word."""
     below = arch.page_shift
+    names = [level.name for level in levels]
     for level in reversed(levels):
         subject = f"{arch.name}, {where} {level.name!r}"
 
@@ -563,6 +672,7 @@ def _validate_levels(arch: Architecture, levels: tuple[Level, ...], where: str) 
             if not ok:
                 raise ArchitectureError(subject, name, found, expected)
 
+        need(names.count(level.name) == 1, "name", repr(level.name), "a name no other level has")
         need(level.shift == below, "shift", level.shift, f"{below}, where the level below ends")
         need(level.bits >= 1, "bits", level.bits, "at least 1 (leave a folded level out)")
         below = level.shift + level.bits
@@ -573,6 +683,9 @@ def _validate_levels(arch: Architecture, levels: tuple[Level, ...], where: str) 
         for name in ("none_mask", "present_mask", "missing_mask", "bad_mask", "good_value", "table_flags"):
             value = getattr(level, name)
             need(0 <= value <= limit, name, f"{value:#x}", f"at most {limit:#x}, the entry's word")
+        for name in ("none_mask", "missing_mask"):
+            need(getattr(level, name) != 0, name, "0x0", "at least one bit, or every entry passes the test")
+        need(level.offset >= 0, "offset", level.offset, "0 or more bytes")
         need(bool(level.frame), "frame", "empty", "at least one (entry bit, width, address bit)")
         used = 0
         for segment in level.frame:
@@ -593,9 +706,16 @@ def _validate_tables(arch: Architecture) -> None:
                 raise ArchitectureError(f"{arch.name}, levels {level.name!r}", name, found, expected)
 
         room = arch.page_size if position else max(arch.page_size, level.table_bytes)
+        # tables may be two to a page, as long as they lie at multiples of their size
+        below = arch.levels[position + 1 : position + 2]
+        lowest = min([arch.page_shift, *(deeper.table_bytes.bit_length() - 1 for deeper in below)])
+        for segment in level.frame:
+            need(segment.address_bit >= lowest, "frame", segment,
+                 f"address bits from {lowest} up, where a page or table begins")  # fmt: skip
         need(level.offset + level.table_bytes <= room, "bits", level.bits,
              f"a table that fits its page of {arch.page_size:#x} bytes")  # fmt: skip
         if level is arch.levels[-1]:
+            need(not level.prebuilt, "prebuilt", level.prebuilt, "False, there are no tables below the last level")
             continue
         flags = level.table_flags
         need(not flags & level.frame_mask, "table_flags", f"{flags:#x}", "bits outside the frame")
