@@ -57,7 +57,32 @@ _HEADER: dict[str, tuple[Callable[[Any], bool], str]] = {
 _PHYSPAGES = "8192"  # what a script ran with where its argv does not say
 _OPTIONS = {"--physpages", "--num-physpages", "--vmalloc-start", "--vmalloc-end"}
 #: what the generator of scripts aims at, those that end in BUG or OOPS last
-_KINDS = ["mixed", "tight", "ioremap", "vpages", "faults", "sizes", "windows", "vrw", "remap", "wrap", "frag", "fixedmap", "irq", "free_twice_struct", "unmap0", "wrapped_remove", "oops_vread", "oops_vwrite", "oops_nested", "remap_null", "zero_array", "wrapped_alloc_vm_area", "alias_guard", "nested_freed"]
+_KINDS = [
+    "mixed",
+    "tight",
+    "ioremap",
+    "vpages",
+    "faults",
+    "sizes",
+    "windows",
+    "vrw",
+    "remap",
+    "wrap",
+    "frag",
+    "fixedmap",
+    "irq",
+    "free_twice_struct",
+    "unmap0",
+    "wrapped_remove",
+    "oops_vread",
+    "oops_vwrite",
+    "oops_nested",
+    "remap_null",
+    "zero_array",
+    "wrapped_alloc_vm_area",
+    "alias_guard",
+    "nested_freed",
+]
 _CONTEXT = 3  # ops shown before a mismatch
 
 
