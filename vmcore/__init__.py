@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     )
     from vmcore.errors import (
         ArchitectureError,
+        ArgumentError,
         BrokenInvariant,
         BusError,
         ConfigurationError,
         GoldenError,
+        HostMemoryError,
         InvalidSize,
         KernelBug,
         KernelDead,
@@ -51,11 +53,13 @@ if TYPE_CHECKING:
 __all__ = [
     "Architecture",
     "ArchitectureError",
+    "ArgumentError",
     "BrokenInvariant",
     "BusError",
     "ConfigurationError",
     "GoldenError",
     "HardwareView",
+    "HostMemoryError",
     "InvalidSize",
     "Kernel",
     "KernelBug",
