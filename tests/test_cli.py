@@ -250,8 +250,8 @@ def test_module_and_mistake_as_a_process():
         (OSError(28, "No space left on device"), "reading or writing failed: No space left on device"),
         (PermissionError(13, "Permission denied", "a.txt"), "a.txt: Permission denied"),
         (OSError("odd"), "reading or writing failed: odd"),
-        (MemoryError(), "out of memory; try a smaller trace or less --ram"),
-        (MemoryError("1 TiB"), "out of memory: 1 TiB; try a smaller trace or less --ram"),
+        (MemoryError(), "out of memory: ask for less, a smaller trace or --ram"),
+        (MemoryError("1 TiB"), "out of memory: 1 TiB"),
     ],
 )
 def test_what_the_machine_refuses_is_one_line_and_status_2(monkeypatch, error, message):

@@ -91,7 +91,7 @@ def _refusals() -> Iterator[None]:
         subject = error.filename or "reading or writing failed"
         _refuse(f"{subject}: {error.strerror or error}")
     except MemoryError as error:
-        _refuse(f"out of memory{f': {error}' if str(error) else ''}; try a smaller trace or less --ram")
+        _refuse(f"out of memory: {str(error) or 'ask for less, a smaller trace or --ram'}")
 
 
 def _refuse(message: str) -> NoReturn:
