@@ -244,16 +244,50 @@ def test_module_and_mistake_as_a_process():
     )
 
 
-@pytest.mark.parametrize("arguments", [["--json"], []])
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(28, "No space left on device"), "reading or writing failed: No space left on device"),
+        (PermissionError(13, "Permission denied", "a.txt"), "a.txt: Permission denied"),
+        (OSError("odd"), "reading or writing failed: odd"),
+        (MemoryError(), "out of memory: ask for less, a smaller trace or --ram"),
+        (MemoryError("1 TiB"), "out of memory: 1 TiB"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_line_and_status_2(monkeypatch, error, message):
+    def fail():
+        raise error
+
+    add_command(monkeypatch, fail)
+    result = run("try")
+    assert (result.exit_code, result.stdout, result.stderr) == (2, "", f"vmcore: error: {message}\n")
+
+
+COMMAND_LINES = [
+    ["arches", "--json"], ["arches"], ["samples"], ["--help"], ["--version"], ["replay", "--help"],
+    ["replay", "sample:riscv64-sv39", "--arch", "x86_64"],
+]  # fmt: skip
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+@pytest.mark.parametrize("arguments", COMMAND_LINES)
+def test_a_full_disk_is_one_line_and_status_2(arguments):
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        result = process("-m", "vmcore", *arguments, stdout=full)
+    assert result.stderr == "vmcore: error: reading or writing failed: No space left on device\n"
+    assert result.returncode == 2
+
+
+@pytest.mark.parametrize("arguments", COMMAND_LINES)
 def test_a_broken_pipe_is_quiet(arguments):
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        result = process("-m", "vmcore", "arches", *arguments, stdout=writer)
+        result = process("-m", "vmcore", *arguments, stdout=writer)
     finally:
         os.close(writer)
     assert result.stderr == ""
-    assert result.returncode == 1
+    assert result.returncode == 141
 
 
 # ---- the lazy package

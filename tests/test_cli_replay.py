@@ -233,7 +233,7 @@ def test_bad_input_is_one_line_with_file_and_line(trace, data, message, options)
         (["trace.txt", "--arch", "i386", "--vmallocinfo", "trace.txt"], "trace.txt:1: found"),
         (
             ["trace.txt", "--arch", "i386", "--vmallocinfo", "sample:x86_64-l4"],
-            "trace.txt: none of its 1 last areas",
+            "trace.txt: 0 of the 1 areas live at its end are in vmallocinfo",
         ),
         (["trace.txt", "--arch", "i386", "--cpus", "0"], "--cpus: "),
         (["-", "--arch", "i386", "--vmallocinfo", "-"], "--vmallocinfo: found - for both files"),

@@ -1,5 +1,6 @@
 """Lines from paths, streams and stdin, plain and compressed, whole and damaged."""
 
+import bz2
 import contextlib
 import gzip
 import io
@@ -104,6 +105,19 @@ def test_no_text_at_all():
     assert lines_of(b"x" * 65535 + b"\n") == [b"x" * 65535 + b"\n"]
     expected = "a trace.dat of trace-cmd, expected text; convert it with: trace-cmd report"
     assert problem(b"\x17\x08\x44tracing6\0") == f"t: {expected}"
+
+
+@pytest.mark.parametrize(
+    ("data", "compression", "program"),
+    [
+        (bz2.compress(TEXT), "bzip2", "bzip2 -dc"),
+        (bz2.compress(b""), "bzip2", "bzip2 -dc"),
+        (b"\x28\xb5\x2f\xfd\x04\x58" + TEXT, "Zstandard", "zstd -dc"),
+    ],
+)
+def test_other_compressions_are_named(data, compression, program):
+    expected = f"t: compressed by {compression}, expected text, gzip or xz; unpack it first: {program}"
+    assert problem(data) == expected
 
 
 @given(st.data())

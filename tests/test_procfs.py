@@ -87,7 +87,17 @@ def test_hidden_addresses_in_vmallocinfo(start):
     with pytest.raises(TraceError) as error:
         info(f"0x{start}-0x0000000000000000    8192 a+0x1/0x2 vmap\n")
     assert str(error.value) == (
-        f"v:1: found {int(start, 16):#x}-0x0 with size 8192, expected end - start = size; the kernel hides "
+        f"v:1: found {int(start, 16):#x}-0x0 with size 8192, expected end - start = size > 0; the kernel hides "
+        "addresses: read it as root, or boot with no_hash_pointers"
+    )
+
+
+@pytest.mark.parametrize("start", [0, 0xF7403000])
+def test_an_entry_of_size_0(start):
+    with pytest.raises(TraceError) as error:
+        info(f"{AREA} vmap\n{start:#010x}-{start:#010x}       0 a+0x1/0x2 vmap\n")
+    assert str(error.value) == (
+        f"v:2: found {start:#x}-{start:#x} with size 0, expected end - start = size > 0; the kernel hides "
         "addresses: read it as root, or boot with no_hash_pointers"
     )
 

@@ -412,11 +412,18 @@ def test_a_freed_area_has_frames_whatever_stands_there_later():
 
 
 def test_vmallocinfo_of_another_boot():
-    with pytest.raises(TraceError) as error:
-        run(alloc(), vmallocinfo=entries(line(0x5000, 8 * KIB, "x+0x1/0x2 vmalloc")))
-    assert str(error.value) == (
-        "t: none of its 1 last areas is in vmallocinfo, expected the text read on the same boot, after the trace"
-    )
+    text = "".join(alloc(n * 0x4000) for n in range(5)) + alloc(0x40000) + free(0x40000)
+    found = [line(n * 0x4000, 8 * KIB, "x+0x1/0x2 vmap") for n in range(3)]
+    strange = [line(0xC000, 12 * KIB, "x+0x1/0x2 vmap"), line(0x40000, 8 * KIB, "x+0x1/0x2 vmap")]
+    report, _ = run(text, vmallocinfo=entries(*found, *strange))
+    assert report.backing["vmap"] == 3
+    for count in (0, 2):
+        with pytest.raises(TraceError) as error:
+            run(text, vmallocinfo=entries(*found[:count], *strange))
+        assert str(error.value) == (
+            f"t: {count} of the 5 areas live at its end are in vmallocinfo by address and size, expected 3 or "
+            "more; read both on the same boot, /proc/vmallocinfo right after the trace"
+        )
 
 
 def test_an_entry_of_another_size_is_not_joined():

@@ -19,6 +19,8 @@ LONGEST_LINE: Final = 1 << 16  #: bytes; the kernel's own lines end within one p
 CHUNK: Final = 1 << 18  #: bytes per read of a file or of a decompressor
 GZIP_MAGIC: Final = b"\x1f\x8b"
 XZ_MAGIC: Final = b"\xfd7zXZ\x00"
+#: Compressions that are recognised and not read: magic to name and program.
+OTHER_MAGIC: Final = {b"BZh": ("bzip2", "bzip2 -dc"), b"\x28\xb5\x2f\xfd": ("Zstandard", "zstd -dc")}
 TRACE_DAT_MAGIC: Final = b"\x17\x08\x44tracing"  #: trace-cmd.dat(5), "INITIAL FORMAT"
 
 
@@ -106,6 +108,10 @@ def _decompressed(source: BinaryIO, file: str, stack: ExitStack) -> BinaryIO:
     head = source.read(len(TRACE_DAT_MAGIC))
     if head == TRACE_DAT_MAGIC:
         raise TraceError(file, None, _TRACE_DAT)
+    for magic, (compression, program) in OTHER_MAGIC.items():
+        if head.startswith(magic):
+            advice = f"expected text, gzip or xz; unpack it first: {program}"
+            raise TraceError(file, None, f"compressed by {compression}, {advice}")
     raw = io.BufferedReader(_Rejoined(head, source), CHUNK)
     if head.startswith(GZIP_MAGIC):
         return io.BufferedReader(stack.enter_context(gzip.open(raw)), CHUNK)

@@ -84,7 +84,7 @@ def _entries(file: str, lines: Iterator[bytes]) -> Iterator[VmallocinfoEntry]:
         entry = _entry(match)
         if entry.end - entry.start != entry.size or not entry.size:
             found = f"{entry.start:#x}-{entry.end:#x} with size {entry.size}"
-            raise TraceError(file, number, f"found {found}, expected end - start = size; {_HIDDEN}")
+            raise TraceError(file, number, f"found {found}, expected end - start = size > 0; {_HIDDEN}")
         yield entry
 
 

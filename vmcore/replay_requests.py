@@ -183,6 +183,9 @@ def _live_at_end(trace: Trace) -> dict[int, tuple[int, int]]:
     return live
 
 
+_OTHER_BOOT: Final = "read both on the same boot, /proc/vmallocinfo right after the trace"
+
+
 def join(trace: Trace, entries: Sequence[VmallocinfoEntry]) -> tuple[dict[int, VmallocinfoEntry], list[str]]:
     """Find the allocations of areas that own no pages.
 
@@ -190,13 +193,13 @@ def join(trace: Trace, entries: Sequence[VmallocinfoEntry]) -> tuple[dict[int, V
         Line of the allocation to its entry, and what is to be said of the join.
 
     Raises:
-        TraceError: not one area is in both: they are of two boots.
+        TraceError: fewer than half of the live areas are in both: they are of two boots.
     """
     live, known = _live_at_end(trace), {entry.start: entry for entry in entries}
     both = {addr: line for addr, (line, size) in live.items() if addr in known and known[addr].size == size}
-    if live and not both:
-        expected = "expected the text read on the same boot, after the trace"
-        raise TraceError(trace.file, None, f"none of its {len(live)} last areas is in vmallocinfo, {expected}")
+    if 2 * len(both) < len(live):
+        found = f"{len(both)} of the {len(live)} areas live at its end are in vmallocinfo by address and size"
+        raise TraceError(trace.file, None, f"{found}, expected {-(-len(live) // 2)} or more; {_OTHER_BOOT}")
     given = {line: known[addr] for addr, line in both.items() if known[addr].kinds & _MAPPED}
     said = [
         f"vmallocinfo: it has {len(both)} of the {len(live)} areas live at the end; the others, and all that "

@@ -1,20 +1,24 @@
 """The command line: a group that knows its commands by name and imports one when it is used.
 
 A command ``x-y`` is ``command``, a `click.Command`, in ``vmcore/cli/x_y.py``, and one line in `COMMANDS`.
-Exit status: 0 done, 1 what the command says it is, 2 a mistake in the input, 130 interrupted.
+Exit status: 0 done, 1 what the command says it is, 2 a mistake in the input or a machine that refuses (a full
+disk, no memory), 130 interrupted, 141 nobody reads the output any more.
 """
 
 from __future__ import annotations
 
+import os
+import sys
+from contextlib import contextmanager, suppress
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from vmcore.errors import VmcoreError, choices
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 #: Name to one-line help. `--help` prints this; importing the commands would cost too much.
 COMMANDS = {
@@ -25,7 +29,17 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """Commands from `COMMANDS`; every `VmcoreError` becomes a message and exit status 2."""
+    """Commands from `COMMANDS`; every `VmcoreError` becomes a message and exit status 2.
+
+    So does what the operating system refuses, be it to write the help.
+    """
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Parse; this prints help and version."""
+        with _refusals():
+            return super().make_context(info_name, args, parent, **extra)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names, in the order of the table."""
@@ -53,14 +67,50 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run; a mistake of the user is a message, not a traceback."""
+        with _refusals():
+            try:
+                return super().invoke(ctx)
+            except VmcoreError as error:
+                _report(error)
+                ctx.exit(2)
+            except KeyboardInterrupt:
+                click.echo("vmcore: interrupted", err=True)
+                ctx.exit(130)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Make one line of what the operating system refuses, and nothing of a reader that has gone."""
+    try:
+        yield
+    except BrokenPipeError:
+        _drop_output()
+        raise click.exceptions.Exit(141) from None  # 128 + SIGPIPE, as a shell has it
+    except OSError as error:
+        _drop_output()
+        subject = error.filename or "reading or writing failed"
+        _refuse(f"{subject}: {error.strerror or error}")
+    except MemoryError as error:
+        _refuse(f"out of memory: {str(error) or 'ask for less, a smaller trace or --ram'}")
+
+
+def _refuse(message: str) -> NoReturn:
+    with suppress(OSError):  # stderr may be as full as stdout
+        click.echo(f"vmcore: error: {message}", err=True)
+    raise click.exceptions.Exit(2) from None
+
+
+def _drop_output() -> None:
+    """Give up what cannot be written: the interpreter would try again at its end, and complain."""
+    for stream in (sys.stdout, sys.stderr):
         try:
-            return super().invoke(ctx)
-        except VmcoreError as error:
-            _report(error)
-            ctx.exit(2)
-        except KeyboardInterrupt:
-            click.echo("vmcore: interrupted", err=True)
-            ctx.exit(130)
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            with suppress(OSError):  # a stream without a file descriptor
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, stream.fileno())
+                os.close(null)
 
 
 def _report(error: VmcoreError) -> None:

@@ -30,10 +30,10 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 from rich.text import Text
 
 from vmcore.architecture import Architecture, Layout, LayoutRequest, Level, Window
+from vmcore.cli.console import Console
 from vmcore.cli.options import machine_options
 from vmcore.errors import VmcoreError
 from vmcore.registry import Registry, load

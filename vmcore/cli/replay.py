@@ -11,10 +11,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
-from rich.console import Console
 from rich.progress import Progress
 
 from vmcore import samples
+from vmcore.cli.console import Console
 from vmcore.cli.options import machine_options
 from vmcore.cli.replay_text import print_report
 from vmcore.errors import ConfigurationError
