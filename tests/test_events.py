@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.listening import Recorder
-from vmcore.errors import KernelBug, KernelDead, KernelOops, OutOfMemory
+from vmcore.errors import KernelBug, KernelDead, KernelOops, OutOfMemory, PluginError
 from vmcore.flags import VM
 from vmcore.hookspecs import hookimpl
 from vmcore.machine import FLUSH_LOG
@@ -245,6 +245,38 @@ def test_a_sync_symbol_that_calls_back_is_a_bug(arch, kernel):
     k = kernel(arch, ram=RAM, listeners=[Plugin()])
     with pytest.raises(KernelBug, match="recursive vmlist_lock"):
         k.alloc_vm_area(1)
+
+
+# ---- plugins that raise
+
+
+@pytest.mark.parametrize("event", ["area_added", "range_mapped", "range_cleared", "flush", "area_removed"])
+def test_a_listener_that_raises_is_named_and_no_lock_stays_held(arch, kernel, event):
+    def hook(self):
+        raise ZeroDivisionError("by zero")
+
+    Raises = type("Raises", (), {f"vmcore_{event}": hookimpl(hook)})
+    k = kernel(arch, ram=RAM, listeners=[Raises()])
+    with pytest.raises(PluginError) as caught:
+        k.vfree(k.vmalloc(1))
+    assert (caught.value.plugin, caught.value.module) == ("listener 0", "Raises")
+    assert caught.value.cause == f"its vmcore_{event} raised ZeroDivisionError: by zero"
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    assert (k.vmlist_lock.locked(), k.init_mm.lock.locked(), k.dead) == (False, False, None)
+
+
+def test_a_flush_symbol_that_raises_is_named_and_no_lock_stays_held(arch, kernel):
+    class Raises:
+        @hookimpl(wrapper=True)
+        def vmcore_flush_cache_vunmap(self, arch):
+            yield
+            return lambda kernel, cpu, start, end: start // 0
+
+    k = kernel(arch, ram=RAM, listeners=[Raises()])
+    with pytest.raises(PluginError, match="its flush_cache_vunmap raised ZeroDivisionError") as caught:
+        k.vfree(k.vmalloc(1))
+    assert caught.value.plugin.endswith("listener 0")
+    assert not k.vmlist_lock.locked()
 
 
 # ---- flushes

@@ -4,10 +4,32 @@ import pytest
 
 from vmcore.errors import BrokenInvariant, ConfigurationError, LayoutError, UnitError, UnknownArchitecture
 from vmcore.flags import NO_FRAME, VM
+from vmcore.hookspecs import hookimpl
 from vmcore.kernel import Kernel
+from vmcore.registry import load
 
 MIB = 1 << 20
 RAM = 64 * MIB
+
+
+def test_a_plugin_that_fails_at_link_time_leaves_a_line_in_the_log():
+    class Evil:
+        vmcore_api = (1, 0)
+
+        @hookimpl(wrapper=True)
+        def vmcore_vmalloc_sync_all(self, arch):
+            yield
+
+    registry = load()
+    registry.add(Evil(), "evil")
+    for _ in range(2):
+        k = Kernel("i386", ram=RAM, registry=registry)
+        assert k.dmesg == [
+            "<4>vmcore: plugin 'evil' left out: its vmalloc_sync_all for 'i386' is None, "
+            "expected a callable vmalloc_sync_all(kernel)\n"
+        ]
+        k.vfree(k.vmalloc(1))
+    assert list(registry.broken) == ["evil"]
 
 
 def test_a_fresh_kernel(arch, kernel):

@@ -6,8 +6,8 @@ from attrs import fields
 
 from vmcore import hookimpl, weak
 from vmcore.architecture import Architecture, Layout, Level
-from vmcore.errors import LinkError, PluginError
-from vmcore.link import Events, Linked, bind_events, link
+from vmcore.errors import KernelBug, LinkError, PluginError
+from vmcore.link import Events, Linked, assemble, bind_events, link
 from vmcore.registry import load
 
 FRAME = [(12, 20, 12)]
@@ -212,7 +212,160 @@ def test_a_hook_that_raises_is_named():
     assert caught.value.cause == "asked for flush_tlb_kernel_range of 'toy', it raised KeyError: 'toy'"
 
 
+def test_of_two_wrappers_the_one_that_fails_is_named():
+    class Forgets:
+        vmcore_api = (1, 0)
+
+        @hookimpl(wrapper=True)
+        def vmcore_flush_tlb_kernel_range(self, arch):
+            yield
+
+    for order in (("forgets", "fine"), ("fine", "forgets")):
+        plugins = {"forgets": Forgets(), "fine": Around("fine")}
+        with pytest.raises(PluginError) as caught:
+            resolve(strong=Strong(flush), **{name: plugins[name] for name in order})
+        assert caught.value.plugin == "forgets"
+
+
+# ---- a whole machine
+
+
+class Evil:
+    """Fails at link time for every architecture, and brings one of its own."""
+
+    vmcore_api = (1, 0)
+
+    @hookimpl
+    def vmcore_architectures(self):
+        return [toy("evils")]
+
+    @hookimpl
+    def vmcore_flush_tlb_kernel_range(self, arch):
+        raise OSError("no\nfloppy")
+
+    @hookimpl
+    def vmcore_printk(self, line):
+        raise AssertionError("a plugin that is left out hears nothing")
+
+
+class EvilWrapper:
+    """Fails around everybody's symbol."""
+
+    vmcore_api = (1, 0)
+
+    @hookimpl(wrapper=True)
+    def vmcore_flush_tlb_kernel_range(self, arch):
+        yield
+        raise OSError("no\nfloppy")
+
+
+class Forgets:
+    """Returns nothing from a wrapper."""
+
+    vmcore_api = (1, 0)
+
+    @hookimpl(wrapper=True)
+    def vmcore_flush_tlb_kernel_range(self, arch):
+        yield
+
+
+FLOPPY = "asked for flush_tlb_kernel_range of 'toy', it raised OSError: no floppy"
+
+
+@pytest.mark.parametrize(
+    ("plugin", "cause"),
+    [
+        (Evil(), FLOPPY),
+        (EvilWrapper(), FLOPPY),
+        (Forgets(), f"its flush_tlb_kernel_range for 'toy' is None, {WANTED}"),
+        (Strong(3), f"its flush_tlb_kernel_range for 'toy' is 3, {WANTED}"),
+    ],
+)
+def test_a_plugin_that_fails_for_a_strangers_architecture_is_left_out(plugin, cause):
+    found = registry(around=Around("fine"))
+    found.add(plugin, "evil", "evil-plugin 6.66")
+    linked, events, notes = assemble(found, TOY)
+    log = []
+    linked.flush_tlb_kernel_range(log, 0, 0, 0)
+    assert log == ["fine in", "fine out"]
+    assert events.printk is None
+    assert notes == (f"<4>vmcore: plugin 'evil' left out: {cause}\n",)
+    error = found.broken["evil"]
+    assert (error.plugin, error.distribution, error.cause) == ("evil", "evil-plugin 6.66", cause)
+    assert error.module == type(plugin).__name__
+
+
+def test_two_plugins_that_fail_are_both_left_out():
+    found = registry(evil=Evil(), worse=EvilWrapper(), strong=Strong(flush))
+    linked, _, notes = assemble(found, TOY)
+    assert linked.flush_tlb_kernel_range.__wrapped__ is flush
+    assert sorted(found.broken) == ["evil", "worse"]
+    assert len(notes) == 2
+
+
+def test_a_plugin_that_fails_for_the_architecture_it_brings_is_an_error():
+    found = registry(evil=Evil())
+    with pytest.raises(PluginError) as caught:
+        assemble(found, found.get("evils"))
+    assert (caught.value.plugin, caught.value.module) == ("evil", "Evil")
+    assert found.broken == {}
+
+
+def test_a_listener_that_fails_at_link_time_is_an_error():
+    found = registry(strong=Strong(flush))
+    with pytest.raises(PluginError) as caught:
+        assemble(found, TOY, [Forgets()])
+    who = (caught.value.plugin, caught.value.distribution, caught.value.module)
+    assert who == ("listener 0", "given by the program", "Forgets")
+    assert found.broken == {}
+
+
+def test_two_strong_definitions_stay_an_error_of_the_linker():
+    with pytest.raises(LinkError):
+        assemble(registry(one=Strong(flush), two=Strong(flush)), TOY)
+
+
+def test_a_symbol_that_raises_names_who_defines_and_who_wraps_it():
+    def broken(kernel, cpu, start, end):
+        raise KeyError(cpu)
+
+    found = registry(strong=Strong(broken), other=Strong(flush, "other"), around=Around("fine"))
+    linked, _, _ = assemble(found, TOY)
+    with pytest.raises(PluginError) as caught:
+        linked.flush_tlb_kernel_range([], 7, 0, 0)
+    error = caught.value
+    assert (error.plugin, error.module) == ("strong,around", "Strong, Around")
+    assert error.distribution == "given by the program, given by the program"
+    assert error.cause == "its flush_tlb_kernel_range raised KeyError: 7"
+    assert isinstance(error.__cause__, KeyError)
+
+
+def test_weak_symbols_are_handed_on_as_they_are():
+    linked, _, notes = assemble(registry(), TOY)
+    assert (linked, notes) == (link(registry().manager, TOY), ())
+
+
 # ---- events
+
+
+def test_a_listener_that_raises_is_named():
+    class Listener:
+        vmcore_api = (1, 0)
+
+        @hookimpl
+        def vmcore_kfree(self, handle):
+            if handle is None:
+                raise KernelBug("x", "y")
+            raise ValueError(f"two\nlines {handle}")
+
+    _, events, _ = assemble(registry(bad=Listener()), TOY)
+    with pytest.raises(PluginError) as caught:
+        events.kfree(handle=32)
+    assert (caught.value.plugin, caught.value.module) == ("bad", "Listener")
+    assert caught.value.cause == "its vmcore_kfree raised ValueError: two lines 32"
+    assert isinstance(caught.value.__cause__, ValueError)
+    with pytest.raises(KernelBug):
+        events.kfree(handle=None)
 
 
 def test_without_listeners_no_event_is_bound():

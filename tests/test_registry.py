@@ -117,6 +117,8 @@ def test_each_load_is_a_registry_of_its_own(install):
         ("import not_there_at_all", "cannot be imported: ModuleNotFoundError: No module named 'not_there_at_all'"),
         ("1 / 0", "cannot be imported: ZeroDivisionError: division by zero"),
         ("raise SystemExit('no licence')", "cannot be imported: SystemExit: no licence"),
+        ("raise BaseException('two\\nlines')", "cannot be imported: BaseException: two lines"),
+        ("raise GeneratorExit", "cannot be imported: GeneratorExit:"),
         ("def half(:", "cannot be imported: SyntaxError: invalid syntax (fake_bad.py, line 1)"),
     ],
 )
@@ -124,6 +126,27 @@ def test_a_plugin_that_cannot_be_imported_is_kept_aside(install, source, expecte
     registry = load(points=[install("bad", source), install("good", HEAD, ARCH, brings("toy"))])
     assert cause(registry, "bad") == expected
     assert list(registry.architectures) == ["toy"]
+
+
+def test_an_interrupt_during_an_import_ends_the_program(install):
+    with pytest.raises(KeyboardInterrupt):
+        load(points=[install("bad", "raise KeyboardInterrupt")])
+
+
+def test_a_registry_knows_where_its_plugins_come_from(install):
+    registry = load(points=[install("one", HEAD, ARCH, brings("toy")), install("bad", "1 / 0")])
+    assert registry.sources == {"one": ("unknown distribution", "fake_one")}
+    more = registry.with_listeners([Bringing([])])
+    assert more.sources["listener 0"] == ("given by the program", "Bringing")
+    assert list(registry.sources) == ["one"]
+
+
+def test_a_plugin_may_be_left_out_of_one_machine(install):
+    registry = load(points=[install("one", HEAD, ARCH, brings("toy"))])
+    fewer = registry.with_listeners([], without=["one"])
+    assert (fewer.manager.has_plugin("one"), fewer.manager.has_plugin("weak")) == (False, True)
+    assert registry.manager.has_plugin("one")
+    assert registry.with_listeners([]) is registry
 
 
 @pytest.mark.parametrize(

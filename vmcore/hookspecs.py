@@ -5,8 +5,9 @@ decline) and are asked only when a machine is built, as a linker resolves a symb
 plain call. *Event* hooks are told what happened, once per run of pages, never per page.
 
 Link symbols and events run under the locks the C code holds at that point. They must not call back into
-vmalloc: that is a `KernelBug`, "recursive vmlist_lock". Arrays handed to an event are read-only views,
-valid during the call.
+vmalloc, nor take vmlist_lock where it is held (find_vm_area, vread): that is a `KernelBug`, "recursive
+vmlist_lock". What else they raise reaches the caller as a `PluginError`. Arrays handed to an event are
+read-only views, valid during the call.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from vmcore.arealist import VmStruct
 from vmcore.errors import BrokenInvariant, ConfigurationError
 from vmcore.explain import explain, vmallocinfo
 from vmcore.flags import ANY_NODE, GFP_PGTABLE, NO_FRAME, VM
-from vmcore.link import bind_events, link
+from vmcore.link import assemble
 from vmcore.machine import Mm
 from vmcore.memory import PhysicalMemory
 from vmcore.registry import Registry
@@ -91,14 +91,14 @@ class Kernel(Vmalloc):
         layout = record.lay_out(chosen.request(record))
         if not 1 <= chosen.cpus <= record.max_cpus:
             raise ConfigurationError(f"{record.name}: cpus is {chosen.cpus}, expected 1 to {record.max_cpus}")
-        manager = self.registry.with_listeners(listeners).manager
-        linked, events = link(manager, record), bind_events(manager)
+        linked, events, left_out = assemble(self.registry, record, listeners)
         memory = PhysicalMemory(layout.banks, record.page_shift)
         pages = PageAllocator(record, layout, memory, chosen.nodes)
         tables = _TablePages(pages, record.page_shift)
         last = layout.banks[-1].end >> record.page_shift
         physpages = last if layout.phys_offset == 0 else sum(b.size for b in layout.banks) >> record.page_shift
         super().__init__(record, layout, linked, events, memory, pages, tables, Slab(), physpages, chosen.cpus)
+        self.dmesg += left_out
         self.init_mm.prebuild(layout.first_kernel_pgd)
 
     # ---- processes

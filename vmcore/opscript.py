@@ -21,7 +21,7 @@ from vmcore.errors import GoldenError, KernelBug, KernelError, KernelFailure, Ke
 from vmcore.flags import GFP, NO_FRAME, ZERO_SIZE_PTR
 from vmcore.flushes import Flush
 from vmcore.hookspecs import SyncSymbol, hookimpl
-from vmcore.link import bind_events, link
+from vmcore.link import assemble
 from vmcore.memory import PhysicalMemory
 from vmcore.registry import Registry
 from vmcore.units import Bank
@@ -296,8 +296,7 @@ class ScriptRun:
         memory = PhysicalMemory(layout.banks, arch.page_shift)
         self.pages, self.slab = PageStack(memory, physpages), KmallocCount()
         self.recorder = _Recorder(arch, self.protections)
-        manager = registry.with_listeners([self.recorder]).manager
-        linked, events = link(manager, arch), bind_events(manager)
+        linked, events, _ = assemble(registry, arch, [self.recorder])
         tables = _TableStack(_TABLES.start + root, page)
         self.kernel = Vmalloc(
             arch, layout, linked, events, memory, self.pages, tables, self.slab, header["num_physpages"]

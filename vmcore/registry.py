@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from difflib import get_close_matches
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
@@ -11,13 +11,14 @@ from types import MappingProxyType
 from typing import Any
 
 import pluggy
-from attrs import define, field
+from attrs import define, evolve, field
 
 from vmcore import hookspecs, weak
 from vmcore.architecture import Architecture
 from vmcore.errors import ConfigurationError, PluginError, UnknownArchitecture, choices
 from vmcore.hookspecs import API_VERSION, PROJECT
 
+GIVEN = "given by the program"  #: distribution of what no entry point brought
 GROUP = "vmcore"  #: entry-point group through which every plugin arrives
 
 
@@ -31,6 +32,7 @@ class Registry:
         blocked: names that were asked to stay out.
         architectures: name to record, in order of name.
         origin: architecture name to entry-point name.
+        sources: name of each plugin that works to (distribution, module).
     """
 
     manager: pluggy.PluginManager
@@ -38,6 +40,7 @@ class Registry:
     blocked: frozenset[str] = frozenset()
     _architectures: dict[str, Architecture] = field(factory=dict)
     origin: dict[str, str] = field(factory=dict)
+    sources: dict[str, tuple[str, str]] = field(factory=dict)
 
     @property
     def architectures(self) -> MappingProxyType[str, Architecture]:
@@ -66,7 +69,7 @@ class Registry:
             error.add_note(f"one plugin could not be used: {broken}")
         return error
 
-    def add(self, plugin: object, name: str, distribution: str = "given by the program") -> None:
+    def add(self, plugin: object, name: str, distribution: str = GIVEN) -> None:
         """Register one plugin: a module, or an object with hook implementations.
 
         Raises:
@@ -80,6 +83,7 @@ class Registry:
 
         _check_version(getattr(plugin, "vmcore_api", None), refuse)
         self._register(plugin, name, refuse)
+        self.sources[name] = (distribution, module)
 
     def _register(self, plugin: object, name: str, refuse: Callable[[str], PluginError]) -> None:
         _check_marks(plugin, self.manager, refuse)
@@ -94,27 +98,34 @@ class Registry:
             raise refuse(_explain(str(error))) from error
         except Exception as error:  # a stranger's code ran: whatever it raised is the cause
             self._withdraw(plugin, name)
-            raise refuse(f"{type(error).__name__}: {error}") from error
+            raise refuse(raised(error)) from error
 
-    def with_listeners(self, listeners: Iterable[object]) -> Registry:
+    def with_listeners(self, listeners: Iterable[object], without: Collection[str] = ()) -> Registry:
         """Return a registry with further plugins, for one machine: its own listeners and wrappers.
 
-        They need not declare a contract version. Without any, this registry itself is returned.
+        They need not declare a contract version. Where nothing changes, this registry itself is returned.
+
+        Args:
+            listeners: the further plugins.
+            without: names of plugins to leave out.
 
         Raises:
             PluginError: one of them breaks the contract.
         """
         listeners = tuple(listeners)
-        if not listeners:
+        if not listeners and not without:
             return self
         manager = _new_manager()
-        more = Registry(manager, self.broken, self.blocked, dict(self._architectures), dict(self.origin))
+        more = evolve(self, manager=manager, architectures=dict(self._architectures), origin=dict(self.origin),
+                      sources=dict(self.sources))  # fmt: skip
         for name, plugin in self.manager.list_name_plugin():
-            manager.register(plugin, name)
+            if name not in without:
+                manager.register(plugin, name)
         for number, listener in enumerate(listeners):
             kind = getattr(listener, "__name__", type(listener).__name__)
             name = f"listener {number}"
-            more._register(listener, name, partial(PluginError, name, "given by the program", kind))
+            more._register(listener, name, partial(PluginError, name, GIVEN, kind))
+            more.sources[name] = (GIVEN, kind)
         return more
 
     def _collect(self, plugin: object, name: str) -> None:
@@ -137,6 +148,11 @@ class Registry:
             self.manager.unregister(plugin)
         for arch in [a for a, origin in self.origin.items() if origin == name]:
             del self._architectures[arch], self.origin[arch]
+
+
+def raised(error: BaseException) -> str:
+    """Say in one line what a stranger's code raised."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _check_version(declared: Any, refuse: Any) -> None:
@@ -211,8 +227,10 @@ def load(block: Iterable[str] = (), points: Iterable[EntryPoint] | None = None) 
 def _load_one(registry: Registry, point: EntryPoint) -> None:
     try:
         plugin = point.load()
-    except (Exception, SystemExit) as error:  # a stranger's import ran: whatever it raised is the cause
-        cause = f"cannot be imported: {type(error).__name__}: {error}"
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a stranger's import ran: whatever it raised is the cause
+        cause = f"cannot be imported: {raised(error)}"
         registry.broken[point.name] = PluginError(point.name, _origin(point), point.value, cause)
         return
     try:
