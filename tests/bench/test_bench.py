@@ -104,8 +104,8 @@ def test_growth_with_the_number_of_areas():
 
 def test_replay_rate():
     from vmcore.replay import replay  # noqa: PLC0415  # the others run without it
-    from vmcore.samples import open_sample  # noqa: PLC0415
-    from vmcore.trace import read_trace  # noqa: PLC0415
+    from vmcore.samples import open_sample  # noqa: PLC0415  # only this one needs it
+    from vmcore.trace import read_trace  # noqa: PLC0415  # only this one needs it
 
     with open_sample("test_vmalloc-x86_64") as stream:
         trace = read_trace(stream, "test_vmalloc-x86_64")
