@@ -129,6 +129,29 @@ class PhysicalMemory:
         at = self.offset(address, size)
         return self.words64[at >> 3] if size == 8 else self.words32[at >> 2]
 
+    def word(self, address: int, size: int) -> int | None:
+        """Return the aligned word of ``size`` (4 or 8) bytes at a physical address; None: no RAM is there."""
+        for start, end, delta in self._runs:
+            if start <= address < end:
+                return self.words64[address - delta >> 3] if size == 8 else self.words32[address - delta >> 2]
+        return None
+
+    def words(self, addresses: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return aligned words of ``size`` (4 or 8) bytes, 0 where no RAM is.
+
+        Args:
+            addresses: physical, bytes, int64, shape ``(n,)``.
+            size: bytes of a word.
+
+        Returns:
+            Words, unsigned, and whether each is there, bool, both of shape ``(n,)``.
+        """
+        bank = np.searchsorted(self._bank_starts, addresses, "right") - 1
+        there = (bank >= 0) & (addresses < self._bank_ends[bank])
+        at = np.where(there, addresses - self._deltas[bank], 0)
+        found = self.array64[at >> 3] if size == 8 else self.array32[at >> 2]
+        return np.where(there, found, found.dtype.type(0)), there
+
     def store(self, address: int, value: int, size: int) -> None:
         """Store an aligned little-endian word of ``size`` (4 or 8) bytes at a physical address."""
         at = self.offset(address, size)
