@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from vmcore.architecture import Layout, LayoutRequest, Leaf, Level, Window, cut_banks
+from vmcore.architecture import Access, Layout, LayoutRequest, Leaf, Level, Window, cut_banks
 from vmcore.errors import LayoutError
 from vmcore.units import format_size
 
@@ -31,9 +31,12 @@ LINUX_FRAME = ((12, 20, 12),)
 #: A coarse second-level table is 1 KiB, so its first-level entry has 22 address bits.
 COARSE_FRAME = ((10, 22, 10),)
 
-#: The two kinds of page that the MMU of every ARM with coarse tables knows.
-LARGE_PAGE = Leaf("64 KiB page", 0x3, 0x1, 16, ((16, 16, 16),))
+LARGE_FRAME = ((16, 16, 16),)
 SECTION_FRAME = ((20, 12, 20),)
+
+B, C = 0x4, 0x8  #: C: the page is cached; with B it is written back
+DOMAIN = 5
+TABLE_ACCESS = Access(domain=DOMAIN)
 
 
 def pgd(frame: tuple[tuple[int, int, int], ...], table_flags: int) -> Level:
@@ -70,10 +73,11 @@ def first_level(*leaves: Leaf) -> Level:
         table_flags=0x011,
         leaves=leaves,
         flag_names=FIRST_LEVEL_NAMES,
+        access=TABLE_ACCESS,
     )
 
 
-def second_level(small: Leaf, names: tuple[tuple[str, int], ...]) -> Level:
+def second_level(large: Leaf, small: Leaf, names: tuple[tuple[str, int], ...]) -> Level:
     """Return a coarse table as the MMU sees it; what is neither a large nor a small page is nothing."""
     return Level(
         name="second",
@@ -82,7 +86,7 @@ def second_level(small: Leaf, names: tuple[tuple[str, int], ...]) -> Level:
         entry_bytes=4,
         frame=LINUX_FRAME,
         present_mask=0x3,
-        leaves=(LARGE_PAGE, small),
+        leaves=(large, small),
         flag_names=names,
     )
 
@@ -242,7 +246,7 @@ def flush_cache(kernel: Machine, cpu: int, start: int, end: int) -> None:
 
 def flush_tlb_kernel_range(kernel: Machine, cpu: int, start: int, end: int) -> None:
     """Flush page by page, on SMP machines on every CPU (tlbflush.h; arch/arm/kernel/smp.c)."""
-    kernel.flush_tlb_pages(cpu, start, end, every_cpu=kernel.cpus > 1)
+    kernel.flush_tlb_pages(cpu, start, end, every_cpu=len(kernel.cpus) > 1)
 
 
 def vmalloc_fault(kernel: Machine, cpu: int, address: int, error_code: int) -> bool:

@@ -11,7 +11,18 @@ from __future__ import annotations
 import numpy as np
 from attrs import evolve
 
-from vmcore.architecture import Architecture, Cache, HardwareView, Leaf, Level, Mirror, Words, Zone
+from vmcore.architecture import (
+    Access,
+    Architecture,
+    Cache,
+    HardwareView,
+    Leaf,
+    Level,
+    LinearMap,
+    Mirror,
+    Words,
+    Zone,
+)
 
 from . import arm
 
@@ -71,25 +82,44 @@ def xscale(words: Words) -> Words:
     return _kernel_or_user(words, out, 0x020, 0x010)
 
 
-SMALL_PAGE = Leaf("4 KiB page", 0x3, 0x2, 12, arm.LINUX_FRAME)
-EXTENDED_PAGE = Leaf("4 KiB page", 0x3, 0x3, 12, arm.LINUX_FRAME)
-FIRST = arm.first_level(Leaf("1 MiB section", 0x3, 0x2, 20, arm.SECTION_FRAME))
+def access(low: int) -> Access:
+    """Return what AP, its two bits from bit ``low``, allows: with the S bit of Linux the kernel may always read.
+
+    An old small page has four APs for its quarters. Linux writes them alike, and the first is looked at.
+    """
+    anything = tuple((0x3 << low, ap << low) for ap in (1, 2, 3))
+    return Access(write=anything, cached=((arm.C, arm.C),), write_back=((arm.B, arm.B),))
+
+
+LARGE_PAGE = Leaf("64 KiB page", 0x3, 0x1, 16, arm.LARGE_FRAME, access(4))
+SMALL_PAGE = Leaf("4 KiB page", 0x3, 0x2, 12, arm.LINUX_FRAME, access(4))
+EXTENDED_PAGE = Leaf("4 KiB page", 0x3, 0x3, 12, arm.LINUX_FRAME, access(4))
+FIRST = arm.first_level(
+    Leaf("1 MiB section", 0x3, 0x2, 20, arm.SECTION_FRAME, evolve(access(10), domain=arm.DOMAIN))
+)
+DACR = 0x1F  #: domains of kernel and user: manager; of I/O: client
 
 ARM926 = HardwareView(
     levels=(
         FIRST,
         arm.second_level(
-            SMALL_PAGE, (("B", 0x4), ("C", 0x8), ("AP0", 0x30), ("AP1", 0xC0), ("AP2", 0x300), ("AP3", 0xC00))
+            LARGE_PAGE,
+            SMALL_PAGE,
+            (("B", 0x4), ("C", 0x8), ("AP0", 0x30), ("AP1", 0xC0), ("AP2", 0x300), ("AP3", 0xC00)),
         ),
     ),
     mirror=Mirror(0x000, arm926),
-    cache=Cache(kind="vivt", colours=0, ways=4),
+    cache=Cache(kind="vivt", colours=0, size=32 << 10, ways=4, writes_back_by="virtual"),
+    domain_register=DACR,
 )
 XSCALE = evolve(
     ARM926,
-    levels=(FIRST, arm.second_level(EXTENDED_PAGE, (("B", 0x4), ("C", 0x8), ("AP", 0x30), ("TEX", 0x1C0)))),
+    levels=(
+        FIRST,
+        arm.second_level(LARGE_PAGE, EXTENDED_PAGE, (("B", 0x4), ("C", 0x8), ("AP", 0x30), ("TEX", 0x1C0))),
+    ),
     mirror=Mirror(0x000, xscale),
-    cache=Cache(kind="vivt", colours=0, size=32 << 10, ways=32),
+    cache=Cache(kind="vivt", colours=0, size=32 << 10, ways=32, writes_back_by="virtual"),
 )
 
 ARMV5 = Architecture(
@@ -111,4 +141,5 @@ ARMV5 = Architecture(
     default_ram=256 << 20,
     max_cpus=1,
     hardware=ARM926,
+    linear_map=LinearMap(leaf="1 MiB section", flags=0x41E),
 )

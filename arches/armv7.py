@@ -9,7 +9,20 @@ from __future__ import annotations
 import numpy as np
 from attrs import evolve
 
-from vmcore.architecture import Architecture, Cache, HardwareView, Leaf, Level, Mirror, Words, Zone
+from vmcore.architecture import (
+    Access,
+    Architecture,
+    Cache,
+    HardwareView,
+    Leaf,
+    Level,
+    LinearMap,
+    Mirror,
+    Pairs,
+    Tlb,
+    Words,
+    Zone,
+)
 
 from . import arm
 from .armv5 import L_PTE_DIRTY, L_PTE_EXEC, L_PTE_PRESENT, L_PTE_USER, L_PTE_WRITE, L_PTE_YOUNG, PGD, PTE
@@ -45,10 +58,39 @@ def v6(words: Words) -> Words:
     return v6_words(words)
 
 
+def access(ap: int, apx: int, xn: int, ng: int, domain: int | None = None) -> Access:
+    """Return what a page allows the kernel (ARM ARM, B3.7.1 of DDI 0406C, SCTLR.AFE 0).
+
+    Args:
+        ap: the lower of the two AP bits' number.
+        apx: number of APX, also AP[2].
+        xn: number of XN.
+        ng: number of nG.
+        domain: as of `Access`.
+    """
+
+    def where(*values: int) -> Pairs:
+        return tuple((3 << ap | 1 << apx, (v & 3) << ap | v >> 2 << apx) for v in values)
+
+    return Access(
+        read=where(0b001, 0b010, 0b011, 0b101, 0b110, 0b111),
+        write=where(0b001, 0b010, 0b011),
+        execute=((1 << xn, 0),),
+        shared=((1 << ng, 0),),
+        cached=((arm.C, arm.C),),
+        write_back=((arm.B, arm.B),),
+        domain=domain,
+    )
+
+
 SECTIONS = (
-    Leaf("16 MiB supersection", 0x40003, 0x40002, 24, ((24, 8, 24), (20, 4, 32), (5, 4, 36))),
-    Leaf("1 MiB section", 0x40003, 0x00002, 20, arm.SECTION_FRAME),
-)
+    Leaf("16 MiB supersection", 0x40003, 0x40002, 24, ((24, 8, 24), (20, 4, 32), (5, 4, 36)),
+         access(ap=10, apx=15, xn=4, ng=17)),
+    Leaf("1 MiB section", 0x40003, 0x00002, 20, arm.SECTION_FRAME,
+         access(ap=10, apx=15, xn=4, ng=17, domain=arm.DOMAIN)),
+)  # fmt: skip
+LARGE_PAGE = Leaf("64 KiB page", 0x3, 0x1, 16, arm.LARGE_FRAME, access(ap=4, apx=9, xn=15, ng=11))
+SMALL_PAGE = Leaf("4 KiB page", 0x2, 0x2, 12, arm.LINUX_FRAME, access(ap=4, apx=9, xn=0, ng=11))
 SECOND_LEVEL_NAMES = (
     ("XN", XN), ("B", 0x4), ("C", 0x8), ("AP0", 0x10), ("AP1", AP1), ("TEX", 0x1C0), ("APX", APX), ("S", 0x400),
     ("nG", EXT_NG),
@@ -56,11 +98,13 @@ SECOND_LEVEL_NAMES = (
 #: Bit 0 of a small page is XN.
 HARDWARE_LEVELS = (
     arm.first_level(*SECTIONS),
-    arm.second_level(Leaf("4 KiB page", 0x2, 0x2, 12, arm.LINUX_FRAME), SECOND_LEVEL_NAMES),
+    arm.second_level(LARGE_PAGE, SMALL_PAGE, SECOND_LEVEL_NAMES),
 )
 
 #: The cache of an ARMv6 whose ways are larger than a page, for ``HardwareView.cache``.
-ALIASING_VIPT = Cache(kind="vipt aliasing", colours=4)
+ALIASING_VIPT = Cache(kind="vipt aliasing", colours=4, size=64 << 10, ways=4)
+TLB = Tlb(entries=64, tagged=True)
+DACR = 0x1F  #: domains of kernel and user: manager, so that rights are not checked; of I/O: client
 
 ARMV7 = Architecture(
     name="armv7",
@@ -79,7 +123,8 @@ ARMV7 = Architecture(
     zones=(Zone("DMA"), "NORMAL"),
     layout=arm.PlatformLayout(name="armv7", default="realview"),
     platforms=arm.choices_from("realview"),
-    hardware=HardwareView(levels=HARDWARE_LEVELS, mirror=Mirror(0x000, v6)),
+    hardware=HardwareView(levels=HARDWARE_LEVELS, mirror=Mirror(0x000, v6), tlb=TLB, domain_register=DACR),
+    linear_map=LinearMap(leaf="1 MiB section", flags=0x40E, smp_flags=0x10000),
 )
 
 # ---- later kernels: other halves, other L_PTE bits (DIRTY, RDONLY, USER, XN; four bits of memory type)
@@ -88,6 +133,7 @@ _LATE_NAMES = (
     ("PRESENT", 0x001), ("YOUNG", 0x002), ("MT", 0x03C), ("DIRTY", 0x040), ("RDONLY", 0x080), ("USER", 0x100),
     ("XN", 0x200), ("SHARED", 0x400), ("NONE", 0x800),
 )  # fmt: skip
+LATE_DACR = 0x51  #: CONFIG_CPU_SW_DOMAIN_PAN, in the kernel: its domain is client, so that rights are checked
 LATE_PTE = Level(name="pte", shift=12, bits=9, entry_bytes=4, frame=arm.LINUX_FRAME, flag_names=_LATE_NAMES)
 
 
@@ -122,6 +168,9 @@ ARMV7_HIGHMEM = evolve(
     zones=(Zone("DMA"), "NORMAL", "HIGHMEM"),
     layout=arm.PlatformLayout(name="armv7-highmem", default="virt", reserve=240 << 20, highmem=True),
     platforms=("virt",),
-    hardware=HardwareView(levels=HARDWARE_LEVELS, mirror=Mirror(0x800, v7_late)),
+    hardware=HardwareView(
+        levels=HARDWARE_LEVELS, mirror=Mirror(0x800, v7_late), tlb=TLB, domain_register=LATE_DACR
+    ),
+    linear_map=LinearMap(leaf="1 MiB section", flags=0x1141E, kernel_flags=0x1140E),
     era="6.12",
 )

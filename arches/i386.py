@@ -37,8 +37,8 @@ PTE = Level(
     present_mask=x86.PRESENT | x86.PROTNONE,
     flag_names=x86.PTE_FLAG_NAMES,
 )
-#: PSE-36: bits 20:13 of a large page are address bits 39:32.
-PSE36 = Leaf("4 MiB page", 0x081, 0x081, 22, ((22, 10, 22), (13, 8, 32)))
+#: PSE-36: bits 20:13 of a large page are address bits 39:32, and bit 21 is reserved.
+PSE36 = Leaf("4 MiB page", 0x081, 0x081, 22, ((22, 10, 22), (13, 8, 32)), evolve(x86.ACCESS_32, reserved=1 << 21))
 
 I386 = Architecture(
     name="i386",
@@ -51,7 +51,8 @@ I386 = Architecture(
     protections=x86.PROTECTIONS,
     zones=(Zone("DMA", 16 << 20), "NORMAL"),
     layout=x86.Layout32(name="i386", highmem=False, pae=False),
-    hardware=HardwareView(levels=x86.as_the_mmu((PGD, PTE), 32, (PSE36,), ())),
+    hardware=HardwareView(levels=x86.as_the_mmu((PGD, PTE), 32, x86.ACCESS_32, (PSE36,), ())),
+    linear_map=x86.LINEAR_4M,
 )
 
 I386_HIGHMEM = evolve(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
-from vmcore.architecture import Architecture, HardwareView, Level, Zone
+from vmcore.architecture import Access, Architecture, HardwareView, Level, Zone
 
 from . import x86
 
@@ -55,6 +55,12 @@ PTE = Level(
     flag_names=x86.PTE_FLAG_NAMES + x86.NX_NAME,
 )
 
+_AS_THE_MMU = x86.as_the_mmu(
+    (PGD, PMD, PTE), 52, x86.ACCESS_NX, (), (x86.large_page("2 MiB page", 21, 52, x86.ACCESS_NX),), ()
+)
+#: An entry of the pointer table has no rights, and is not marked (Intel SDM, volume 3, table 4-8).
+MMU_LEVELS = (evolve(_AS_THE_MMU[0], access=Access()), *_AS_THE_MMU[1:])
+
 I386_PAE = Architecture(
     name="i386-pae",
     description="32-bit x86 with PAE and NX, three levels, no highmem",
@@ -68,9 +74,9 @@ I386_PAE = Architecture(
     ),
     zones=(Zone("DMA", 16 << 20), "NORMAL"),
     layout=x86.Layout32(name="i386-pae", highmem=False, pae=True),
-    hardware=HardwareView(
-        levels=x86.as_the_mmu((PGD, PMD, PTE), 52, (), (x86.large_page("2 MiB page", 21, 52),), ())
-    ),
+    platforms=x86.PAE_PLATFORMS,
+    hardware=HardwareView(levels=MMU_LEVELS),
+    linear_map=x86.LINEAR_2M,
 )
 
 I386_PAE_HIGHMEM = evolve(
@@ -83,7 +89,6 @@ I386_PAE_HIGHMEM = evolve(
 
 
 def vmalloc_sync_all(kernel: Machine) -> None:
-    """Return at once: SHARED_KERNEL_PMD is 1, every pgd names the same pmd table (fault_32.c).
-
-    A paravirtual kernel that does not share it has `x86.vmalloc_sync_all_32` instead.
-    """
+    """Return at once where every pgd names the same pmd table (fault_32.c, SHARED_KERNEL_PMD)."""
+    if not kernel.layout.shared_kernel_tables:
+        x86.vmalloc_sync_all_32(kernel)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
-from vmcore.architecture import Layout, LayoutRequest, Leaf, Level, Window, cut_banks
+from vmcore.architecture import Access, Layout, LayoutRequest, Leaf, Level, LinearMap, Window, cut_banks
 from vmcore.errors import LayoutError
 from vmcore.units import format_size
 
@@ -50,21 +50,48 @@ def with_nx(protections: dict[str, int], *executable: str) -> dict[str, int]:
     return {name: value if name in executable else value | NX for name, value in protections.items()}
 
 
-def large_page(name: str, shift: int, width: int) -> Leaf:
-    """Return the test for a PSE page of ``1 << shift`` bytes with ``width`` physical address bits."""
-    return Leaf(name, PRESENT | 0x080, PRESENT | 0x080, shift, ((shift, width - shift, shift),))
+RW, GLOBAL, ACCESSED, DIRTY = 0x002, 0x100, 0x020, 0x040
+
+#: Intel SDM, volume 3, 4.6 and 4.8, of supervisor accesses with CR0.WP, and with EFER.NXE where entries have NX.
+ACCESS_32 = Access(write=((RW, RW),), shared=((GLOBAL, GLOBAL),), accessed=ACCESSED, dirty=DIRTY)
+ACCESS_NX = evolve(ACCESS_32, execute=((NX, 0),))
+
+#: kernel_physical_mapping_init (init_32.c), phys_pmd_init (init_64.c)
+LINEAR_2M = LinearMap(leaf="2 MiB page", flags=NX | 0x1E3, kernel_flags=0x1E3)
+LINEAR_4M = LinearMap(leaf="4 MiB page", flags=0x1E3)
 
 
-def as_the_mmu(levels: tuple[Level, ...], width: int, *leaves: tuple[Leaf, ...]) -> tuple[Level, ...]:
+def large_page(name: str, shift: int, width: int, access: Access | None = None) -> Leaf:
+    """Return the test for a PSE page of ``1 << shift`` bytes with ``width`` physical address bits.
+
+    To the MMU, that is with ``access``, the bits between the frame and PAT are reserved.
+    """
+    if access is not None:
+        access = evolve(access, reserved=(1 << shift) - (1 << 13))
+    return Leaf(name, PRESENT | 0x080, PRESENT | 0x080, shift, ((shift, width - shift, shift),), access)
+
+
+def as_the_mmu(
+    levels: tuple[Level, ...], width: int, access: Access, *leaves: tuple[Leaf, ...]
+) -> tuple[Level, ...]:
     """Return Linux' levels as the MMU sees them: P is bit 0, nothing is bad, frames end at bit ``width``.
 
     Args:
         levels: root first.
         width: physical address bits.
+        access: of every level.
         leaves: for each level.
     """
     return tuple(
-        evolve(level, present_mask=PRESENT, bad_mask=0, good_value=0, frame=((12, width - 12, 12),), leaves=found)
+        evolve(
+            level,
+            present_mask=PRESENT,
+            bad_mask=0,
+            good_value=0,
+            frame=((12, width - 12, 12),),
+            leaves=found,
+            access=access,
+        )
         for level, found in zip(levels, leaves, strict=True)
     )
 
@@ -76,6 +103,9 @@ VMALLOC_RESERVE = 128 << 20  #: __VMALLOC_RESERVE, which ``vmalloc=`` replaces
 VMALLOC_OFFSET = 8 << 20
 FIXADDR_TOP = 0xFFFFF000
 KM_TYPE_NR = 13
+PARAVIRT = "paravirt"
+#: Processes of a PAE kernel share the kernel's pmd table, unless a hypervisor says otherwise (SHARED_KERNEL_PMD).
+PAE_PLATFORMS = ("native", PARAVIRT)
 SWAPPER_PG_DIR = 0x00300000
 
 
@@ -138,6 +168,7 @@ class Layout32:
             banks=banks,
             notes=notes,
             regions=(("lowmem", Window(PAGE_OFFSET, high_memory)), *windows.items()),
+            shared_kernel_tables=request.platform != PARAVIRT,
         )
 
     def _maxmem(self, vmalloc: int | None) -> int:

@@ -8,7 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from vmcore.architecture import Architecture, HardwareView, Layout, LayoutRequest, Level, Window, Zone, cut_banks
+from vmcore.architecture import (
+    Architecture,
+    HardwareView,
+    Layout,
+    LayoutRequest,
+    Level,
+    Tlb,
+    Window,
+    Zone,
+    cut_banks,
+)
 from vmcore.errors import LayoutError
 from vmcore.units import format_size
 
@@ -60,7 +70,12 @@ LEVELS = (
         flag_names=x86.PTE_FLAG_NAMES + x86.NX_NAME,
     ),
 )
-LARGE = ((), (x86.large_page("1 GiB page", 30, 52),), (x86.large_page("2 MiB page", 21, 52),), ())
+LARGE = (
+    (),
+    (x86.large_page("1 GiB page", 30, 52, x86.ACCESS_NX),),
+    (x86.large_page("2 MiB page", 21, 52, x86.ACCESS_NX),),
+    (),
+)
 
 
 def lay_out(request: LayoutRequest) -> Layout:
@@ -112,7 +127,12 @@ X86_64 = Architecture(
     },
     zones=(Zone("DMA", 16 << 20), Zone("DMA32", 4 << 30), "NORMAL"),
     layout=lay_out,
-    hardware=HardwareView(levels=x86.as_the_mmu(LEVELS, 52, *LARGE), canonical_bits=48),
+    hardware=HardwareView(
+        levels=x86.as_the_mmu(LEVELS, 52, x86.ACCESS_NX, *LARGE),
+        canonical_bits=48,
+        tlb=Tlb(entries=512),
+    ),
+    linear_map=x86.LINEAR_2M,
 )
 
 

@@ -45,7 +45,7 @@ def registry():
 def kernel(registry):
     """Return a function that boots a kernel from a record or a name."""
 
-    def boot(arch, **selection):
-        return Kernel(arch, registry=registry, **selection)
+    def boot(arch, *, listeners=(), **selection):
+        return Kernel(arch, registry=registry, listeners=(*listeners, *synthetic.symbols(arch)), **selection)
 
     return boot

@@ -2,6 +2,7 @@
 
 from vmcore.architecture import Architecture, Layout, Level, Zone
 from vmcore.errors import LayoutError
+from vmcore.hookspecs import hookimpl
 
 FRAME_AT_10 = [(10, 44, 13)]  # the page frame number from bit 10 up, of 8 KiB pages
 FRAME_IN_PLACE = [(12, 40, 12)]
@@ -76,3 +77,16 @@ PLAIN = Architecture(
 )
 
 RECORDS = (DEEP, PLAIN)
+
+
+class Flushes:
+    """Their TLBs are dropped whole when something is unmapped."""
+
+    @hookimpl
+    def vmcore_flush_tlb_kernel_range(self, arch):
+        return lambda kernel, cpu, start, end: kernel.flush_tlb_all(cpu)
+
+
+def symbols(arch):
+    """Return the listeners that define the symbols of a record, where it is one of these."""
+    return [Flushes()] if arch in RECORDS else []

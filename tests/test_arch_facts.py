@@ -362,8 +362,9 @@ def test_addresses_and_caches_of_the_hardware():
         "x86_64": 48
     }  # fmt: skip
     caches = {n: arch.hardware.cache for n, arch in RECORDS.items() if arch.hardware.cache}
-    assert caches == {"armv5": Cache(kind="vivt", colours=0, ways=4)}
-    assert (ALIASING_VIPT.kind, ALIASING_VIPT.colours) == ("vipt aliasing", 4)
+    virtual = Cache(kind="vivt", colours=0, size=32 << 10, ways=4, line=32, writes_back_by="virtual")
+    assert caches == {"armv5": virtual}
+    assert Cache(kind="vipt aliasing", colours=4, size=64 << 10, ways=4, line=32) == ALIASING_VIPT
     assert {n: arch.hardware.mirror.offset for n, arch in RECORDS.items() if arch.hardware.mirror} == {
         "armv5": 0x000, "armv7": 0x000, "armv7-highmem": 0x800,
     }  # fmt: skip

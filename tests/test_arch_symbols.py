@@ -131,7 +131,7 @@ class Kernel:
     def __init__(self, name, processes=2, cpus=1):
         self.arch = RECORDS[name]
         self.layout = self.arch.lay_out(LayoutRequest(ram=128 << 20))
-        self.cpus, self.statics, self.done, self.locked, self.locks = cpus, {}, [], False, 0
+        self.cpus, self.statics, self.done, self.locked, self.locks = range(cpus), {}, [], False, 0
         self.memory = {}
         self.init_mm = Tables(self.memory, self.arch.levels, self.layout.swapper_pg_dir)
         roots = [0x1000000 + 0x10000 * i for i in range(processes)]

@@ -300,9 +300,9 @@ def test_the_flush_log_and_the_counts(k):
 
 @pytest.mark.parametrize(
     ("name", "cpus", "cache", "tlb"),
-    [("i386", 4, (), (("tlb", "all", 4),)), ("x86_64", 1, (), (("tlb", "all", 1),)),
-     ("armv5", 1, (("cache", "all", 1),), (("tlb", "pages", 1),)),
-     ("armv7", 2, (("cache", "all", 1),), (("tlb", "pages", 2),))],
+    [("i386", 4, (), (("tlb", "all", 4, 0),)), ("x86_64", 1, (), (("tlb", "all", 1, 0),)),
+     ("armv5", 1, (("cache", "all", 1, 0),), (("tlb", "pages", 1, 0),)),
+     ("armv7", 2, (("cache", "all", 1, 0),), (("tlb", "pages", 2, 0),))],
 )  # fmt: skip
 def test_what_flushes_did(kernel, name, cpus, cache, tlb):
     k = kernel(name, ram=RAM, cpus=cpus)

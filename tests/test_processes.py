@@ -2,10 +2,8 @@
 
 import pytest
 from attrs import evolve
-from vmcore_arches import x86
 
 from vmcore.errors import KernelBug, OutOfMemory
-from vmcore.hookspecs import hookimpl
 
 RAM = 64 << 20
 
@@ -16,8 +14,8 @@ def root_entries(k, root):
     return [raw[n : n + size] for n in range(0, len(raw), size)]
 
 
-def run(k, monkeypatch, mm):
-    monkeypatch.setattr(k, "current_mm", lambda cpu: mm)
+def run(k, mm):
+    k.switch_mm(0, mm)
 
 
 def test_a_new_process_has_the_kernels_entries_and_no_others(arch, kernel):
@@ -58,9 +56,10 @@ def test_sync_of_two_levels_copies_present_entries_of_kernel_space(kernel):
     word = k.memory.load(0x300F88, 4)
     assert word & 0xFFF == 0x067
     assert k.memory.load(mm.tables.root + 0xF88, 4) == word
-    assert [n for n in range(1024) if k.memory.load(mm.tables.root + 4 * n, 4)] == [994]
-    assert k.statics["vmalloc_sync_all.insync"] == {994}
-    assert k.statics["vmalloc_sync_all.start"] == 0xC0000000
+    lowmem = range(768, 768 + 224)  # of 4 MiB pages, 896 MiB
+    assert [n for n in range(1024) if k.memory.load(mm.tables.root + 4 * n, 4)] == [*lowmem, 994]
+    assert k.statics["vmalloc_sync_all.insync"] == {*lowmem, 994}
+    assert k.statics["vmalloc_sync_all.start"] == 0xF8000000
 
 
 def test_sync_of_four_levels_copies_root_entries_of_the_window(kernel):
@@ -71,92 +70,75 @@ def test_sync_of_four_levels_copies_root_entries_of_the_window(kernel):
     word = k.memory.load(0x300C20, 8)
     assert word & 0xFFF == 0x067
     assert k.memory.load(mm.tables.root + 0xC20, 8) == word
-    assert [n for n in range(512) if k.memory.load(mm.tables.root + 8 * n, 8)] == [388]
+    assert [n for n in range(512) if k.memory.load(mm.tables.root + 8 * n, 8)] == [258, 388]
     assert k.statics["vmalloc_sync_all.insync"] == {388}
     assert k.statics["vmalloc_sync_all.start"] == 0xFFFFC28000000000
 
 
-def test_a_shared_kernel_pmd_needs_no_sync(kernel, monkeypatch):
+def test_a_shared_kernel_pmd_needs_no_sync(kernel):
     k = kernel("i386-pae-highmem", ram="1G")
     mm = k.mm_alloc()
     addr = k.alloc_vm_area(0x1000).addr
     assert "vmalloc_sync_all.insync" not in k.statics
     assert mm.tables.entry(addr, 1) == k.init_mm.entry(addr, 1)
-    run(k, monkeypatch, mm)
+    run(k, mm)
     assert k.linked.vmalloc_fault(k, 0, addr, 0) is False
     assert k.linked.vmalloc_fault(k, 0, k.vmalloc(1), 0) is True
 
 
-class Paravirtual:
-    """A PAE kernel that does not share the kernel's pmd table between processes."""
-
-    @hookimpl(wrapper=True)
-    def vmcore_vmalloc_sync_all(self, arch):
-        yield
-        return x86.vmalloc_sync_all_32
-
-
-def unshared(k):
-    """Return a process whose kernel pmd table is a copy of init_mm's."""
+def test_an_unshared_pae_kernel_syncs_one_slot_and_repairs_the_others(kernel):
+    k = kernel("i386-pae-highmem", ram="1G", platform="paravirt")
     mm = k.mm_alloc()
-    table = k.pages.alloc_root(0x1000)
-    pmd = k.init_mm.entry(0xC0000000, 0)[1] & ~0xFFF
-    k.memory.write(table, k.memory.read(pmd, 0x1000))
-    mm.tables.set_entry(mm.tables.root + 0x18, 0, table | 1)
-    return mm
-
-
-def test_an_unshared_pae_kernel_syncs_one_slot_and_repairs_the_others(kernel, monkeypatch):
-    k = kernel("i386-pae-highmem", ram="1G", listeners=[Paravirtual()])
-    mm = unshared(k)
+    assert mm.tables.entry(0xC0000000, 0)[1] != k.init_mm.entry(0xC0000000, 0)[1]
     addr = k.vmalloc(0x1000)
     at, word = k.init_mm.entry(addr, 1)
     assert (addr, at & 0xFFF, word & 0xFFF) == (0xF8800000, 0xE20, 0x067)
     k.vmalloc_sync_all()
     assert mm.tables.entry(addr, 1)[1] == 0
-    assert k.statics["vmalloc_sync_all.start"] == 0xC0000000
-    run(k, monkeypatch, mm)
+    assert (k.statics["vmalloc_sync_all.start"], k.statics["vmalloc_sync_all.insync"]) == (0, {3})
+    run(k, mm)
     assert k.linked.vmalloc_fault(k, 0, addr, 0) is True
     assert mm.tables.entry(addr, 1)[1] == word
-    assert k.memory.load(k.init_mm.entry(0xC0000000, 1)[0], 8) == 0
+    assert k.memory.load(k.init_mm.entry(0xC0000000, 1)[0], 8) == 0x1E3
 
 
 @pytest.mark.parametrize(
     ("name", "depth", "offset"),
     [("i386-highmem", 0, 0xF88), ("x86_64", 0, 0xC20), ("armv5", 0, None), ("armv7", 0, None)],
 )
-def test_a_fault_copies_one_entry(kernel, monkeypatch, name, depth, offset):
+def test_a_fault_copies_one_entry(kernel, name, depth, offset):
     k = kernel(name, ram="1G" if name == "i386-highmem" else "128M")
     mm = k.mm_alloc()
     addr = k.vmalloc(0x1000)
     reference, word = k.init_mm.entry(addr, depth)
     entry, before = mm.tables.entry(addr, depth)
     assert (before, offset or reference - k.init_mm.root) == (0, entry - mm.tables.root)
-    run(k, monkeypatch, mm)
+    born = root_entries(k, mm.tables.root)
+    run(k, mm)
     assert k.linked.vmalloc_fault(k, 0, addr, 0) is True
     size = k.arch.levels[depth].entry_bytes
     assert k.memory.read(entry, size) == k.memory.read(reference, size) != bytes(size)
     if name.startswith("arm"):
         assert (k.memory.load(entry, 4), k.memory.load(entry + 4, 4)) == (word, word + 0x400)
-    root = root_entries(k, mm.tables.root)
-    assert sum(any(bytes_) for bytes_ in root) == 1
+    assert sum(a != b for a, b in zip(root_entries(k, mm.tables.root), born, strict=True)) == 1
     assert mm.tables.frame(addr) == k.vmalloc_to_pfn(addr)
 
 
 @pytest.mark.parametrize("name", ["i386-highmem", "x86_64", "armv7"])
-def test_a_fault_gives_up_where_init_mm_has_nothing(kernel, monkeypatch, name):
+def test_a_fault_gives_up_where_init_mm_has_nothing(kernel, name):
     k = kernel(name, ram="128M")
     mm = k.mm_alloc()
-    run(k, monkeypatch, mm)
+    born = root_entries(k, mm.tables.root)
+    run(k, mm)
     assert k.linked.vmalloc_fault(k, 0, k.layout.vmalloc_start, 0) is False
-    assert not any(map(any, root_entries(k, mm.tables.root)[k.layout.first_kernel_pgd :]))
+    assert root_entries(k, mm.tables.root) == born
 
 
-def test_on_two_levels_the_entry_is_copied_although_the_page_is_absent(kernel, monkeypatch):
+def test_on_two_levels_the_entry_is_copied_although_the_page_is_absent(kernel):
     k = kernel("i386-highmem", ram="1G")
     mm = k.mm_alloc()
     addr = k.vmalloc(0x1000)
-    run(k, monkeypatch, mm)
+    run(k, mm)
     assert k.linked.vmalloc_fault(k, 0, addr + 0x1000, 0) is False
     assert mm.tables.entry(addr, 0)[1] == k.init_mm.entry(addr, 0)[1]
 

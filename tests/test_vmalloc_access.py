@@ -29,6 +29,7 @@ def test_what_is_written_is_read_across_pages(k, skip):
         assert k.vwrite(addr + skip, data) == length
         assert k.vread(addr + skip, length) == data
     frames = k.find_vm_area(addr).pages.tolist()
+    k.flush_cache_all(0)
     whole = b"".join(k.memory.read(f << k.arch.page_shift, page) for f in frames)
     assert whole[skip:] == pattern(5 * page - skip, 5 * page - skip)
 

@@ -76,6 +76,7 @@ __all__ = [
     "Mirror",
     "OutOfMemory",
     "OutOfVmallocSpace",
+    "PageFault",
     "PluginError",
     "TraceError",
     "UnitError",

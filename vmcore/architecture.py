@@ -33,6 +33,8 @@ from vmcore.units import Bank, format_size
 
 Words = np.ndarray[tuple[int], np.dtype[np.unsignedinteger]]
 Flags = tuple[tuple[str, int], ...]
+Pairs = tuple[tuple[int, int], ...]
+ALWAYS: Pairs = ((0, 0),)
 
 
 @cache
@@ -105,15 +107,55 @@ def _flags(value: Mapping[str, int] | Iterable[tuple[str, int]]) -> Flags:
     return tuple(value.items() if isinstance(value, Mapping) else value)
 
 
+def _pairs(value: Iterable[Iterable[int]]) -> Pairs:
+    return tuple((mask, wanted) for mask, wanted in value)
+
+
+@frozen(kw_only=True, field_transformer=_typed)
+class Access:
+    """What an entry lets privileged code do, and what the MMU writes into it.
+
+    A pair (mask, value) holds where ``entry & mask == value``; one of several pairs must hold, and none never
+    does. A right needs every entry of a walk; the other pairs ask the entry that maps the page.
+
+    Attributes:
+        read: pairs that let it load.
+        write: pairs that let it store.
+        execute: pairs that let it fetch.
+        shared: pairs of pages that are in every address space (x86: global; ARM: not nG).
+        cached: pairs of pages that may be in a data cache.
+        write_back: pairs of cached pages whose stores stay in the cache until they are written back.
+        accessed: bits the MMU sets in an entry it uses.
+        dirty: bits it sets in the entry of a page that is written.
+        reserved: bits that fault when set.
+        domain: the lowest of four bits that name the entry's domain; None: it has none.
+    """
+
+    read: Pairs = field(default=ALWAYS, converter=_pairs)
+    write: Pairs = field(default=ALWAYS, converter=_pairs)
+    execute: Pairs = field(default=ALWAYS, converter=_pairs)
+    shared: Pairs = field(default=(), converter=_pairs)
+    cached: Pairs = field(default=ALWAYS, converter=_pairs)
+    write_back: Pairs = field(default=ALWAYS, converter=_pairs)
+    accessed: int = 0
+    dirty: int = 0
+    reserved: int = 0
+    domain: int | None = None
+
+
 @frozen(field_transformer=_typed)
 class Leaf:
-    """An entry that maps memory itself: ``entry & mask == value`` maps ``1 << shift`` bytes."""
+    """An entry that maps memory itself: ``entry & mask == value`` maps ``1 << shift`` bytes.
+
+    ``access`` is what it allows; None: as the level's.
+    """
 
     name: str
     mask: int
     value: int
     shift: int
     frame: tuple[Segment, ...] = field(converter=_segments)
+    access: Access | None = None
 
 
 def _leaves(value: Iterable[Leaf]) -> tuple[Leaf, ...]:
@@ -147,6 +189,7 @@ class Level:
         offset: byte offset of the entries inside their table page.
         error_name: the level's name in "bad ..." log lines, where the kernel uses another.
         flag_names: names of the bits, for people.
+        access: what the MMU lets privileged code do by its entries; matters at the hardware's levels.
     """
 
     name: str
@@ -166,6 +209,7 @@ class Level:
     offset: int = 0
     error_name: str = field()
     flag_names: Flags = field(default=(), converter=_flags)
+    access: Access = Access()
 
     @none_mask.default
     def _whole_word(self) -> int:
@@ -253,7 +297,11 @@ class Mirror:
 
 @frozen(kw_only=True, field_transformer=_typed)
 class Cache:
-    """A data cache, as far as coherence depends on it.
+    """A CPU's data cache, as far as coherence depends on it.
+
+    A line is looked for at the index its virtual address gives, and known by its virtual ("vivt") or its
+    physical address ("vipt aliasing", "vipt"). Only the first two can hold a line twice, and only they are
+    modelled; and none whose size is left to the chip.
 
     Attributes:
         kind: "vivt", "vipt aliasing", or "vipt".
@@ -261,6 +309,9 @@ class Cache:
         size: bytes; 0 where the family leaves it to the chip.
         ways: associativity.
         line: bytes of a line.
+        write_allocate: a store that misses fetches the line; else it goes to memory.
+        writes_back_by: "virtual": a line that leaves is translated then, and lost where nothing is mapped any
+            more; "physical": it remembers its frame.
     """
 
     kind: str
@@ -268,6 +319,28 @@ class Cache:
     size: int = 0
     ways: int = 1
     line: int = 32
+    write_allocate: bool = False
+    writes_back_by: str = "physical"
+
+    @property
+    def modelled(self) -> bool:
+        """Whether two mappings of one frame can disagree in it."""
+        return self.kind != "vipt" and self.size > 0
+
+
+@frozen(kw_only=True, field_transformer=_typed)
+class Tlb:
+    """A CPU's translation lookaside buffer.
+
+    Attributes:
+        entries: slots, a power of two; a page belongs in slot ``page number % entries``.
+        tagged: what is not shared carries its address space's number, and stays when the CPU runs another.
+        keeps_absent: also keeps that a page is not mapped.
+    """
+
+    entries: int = 64
+    tagged: bool = False
+    keeps_absent: bool = False
 
 
 @frozen(kw_only=True, field_transformer=_typed)
@@ -282,12 +355,34 @@ class HardwareView:
         mirror: the hardware half of a last-level table page; None where there is one encoding.
         canonical_bits: virtual address bits that must be sign-extended; 0: none.
         cache: None where caches are physically tagged and coherent.
+        tlb: of each CPU.
+        domain_register: two bits a domain: 0 no access, 1 client (rights are checked), 3 manager (they are
+            not); None where entries have no domains.
     """
 
     levels: tuple[Level, ...] | None = None
     mirror: Mirror | None = None
     canonical_bits: int = 0
     cache: Cache | None = None
+    tlb: Tlb = Tlb()
+    domain_register: int | None = None
+
+
+@frozen(kw_only=True, field_transformer=_typed)
+class LinearMap:
+    """How the kernel maps lowmem at boot, from PAGE_OFFSET up.
+
+    Attributes:
+        leaf: the name of a hardware `Leaf`; what is left over is mapped by pages with PAGE_KERNEL.
+        flags: bits of its entries.
+        kernel_flags: bits of those that map the kernel itself; None: the same.
+        smp_flags: ORed in when the machine has more than one CPU.
+    """
+
+    leaf: str
+    flags: int
+    kernel_flags: int | None = None
+    smp_flags: int = 0
 
 
 @frozen(field_transformer=_typed)
@@ -356,6 +451,8 @@ class Layout:
         banks: RAM in use, after cuts.
         notes: log lines about RAM that could not be used.
         regions: other named windows, for people.
+        shared_kernel_tables: processes share the tables below the kernel's root entries (SHARED_KERNEL_PMD);
+            else those that are pre-built are copied for each.
     """
 
     page_offset: int
@@ -370,6 +467,7 @@ class Layout:
     modules: Window | None = None
     notes: tuple[str, ...] = ()
     regions: tuple[tuple[str, Window], ...] = ()
+    shared_kernel_tables: bool = True
 
     @property
     def high_memory(self) -> int:
@@ -428,6 +526,7 @@ class Architecture:
         default_ram: bytes, where the user gives none.
         max_cpus: most CPUs the machine can have.
         hardware: what the MMU sees.
+        linear_map: how lowmem is mapped; None: nobody has said, and it is not in the tables.
         era: the kernel whose view ``levels`` is.
     """
 
@@ -448,6 +547,7 @@ class Architecture:
     default_ram: int = 1 << 30
     max_cpus: int = 32
     hardware: HardwareView = HardwareView()
+    linear_map: LinearMap | None = None
     era: str = "2.6.24"
 
     def __attrs_post_init__(self) -> None:
@@ -622,6 +722,7 @@ def _validate(arch: Architecture) -> None:
     _validate_tables(arch)
     _validate_protections(arch)
     _validate_mirror(arch)
+    _validate_hardware(arch)
     canonical = arch.hardware.canonical_bits
     need(canonical == 0 or arch.levels[0].shift < canonical <= arch.word_bits, "hardware.canonical_bits",
          canonical, f"0, or {arch.levels[0].shift + 1} to {arch.word_bits}")  # fmt: skip
@@ -645,6 +746,37 @@ def _validate_protections(arch: Architecture) -> None:
     present = arch.page_kernel & last.present_mask
     need(not present & ~arch.supported_pte_mask, "supported_pte_mask", f"{arch.supported_pte_mask:#x}",
          f"one that keeps {present:#x}, the present bits of page_kernel")  # fmt: skip
+
+
+_CACHE_KINDS = ("vivt", "vipt aliasing", "vipt")
+
+
+def _validate_hardware(arch: Architecture) -> None:
+    """Check the linear map's leaf, and the geometry of TLB and cache."""
+
+    def need(ok: bool, name: str, found: object, expected: str) -> None:
+        if not ok:
+            raise ArchitectureError(f"{arch.name}, hardware", name, found, expected)
+
+    leaves = {leaf.name: level for level in arch.hardware_levels for leaf in level.leaves}
+    if (linear := arch.linear_map) is not None:
+        need(linear.leaf in leaves, "linear_map", repr(linear.leaf), choices(linear.leaf, leaves, "one of"))
+        limit = (1 << 8 * leaves[linear.leaf].word_bytes) - 1
+        for flags in (linear.flags, linear.kernel_flags or 0, linear.smp_flags):
+            need(0 <= flags <= limit, "linear_map", f"{flags:#x}", f"flags of at most {limit:#x}")
+    tlb, cache = arch.hardware.tlb, arch.hardware.cache
+    need(tlb.entries > 0 and tlb.entries.bit_count() == 1, "tlb.entries", tlb.entries, "a power of two")
+    if cache is None:
+        return
+    need(cache.kind in _CACHE_KINDS, "cache.kind", repr(cache.kind), choices(cache.kind, _CACHE_KINDS, "one of"))
+    need(cache.writes_back_by in ("virtual", "physical"), "cache.writes_back_by", repr(cache.writes_back_by),
+         "virtual or physical")  # fmt: skip
+    need(cache.line.bit_count() == 1 and 4 <= cache.line <= arch.page_size, "cache.line", cache.line,
+         f"a power of two, 4 to {arch.page_size}")  # fmt: skip
+    need(cache.ways > 0, "cache.ways", cache.ways, "at least 1")
+    sets, rest = divmod(cache.size, cache.ways * cache.line)
+    need(cache.size == 0 or (rest == 0 and sets.bit_count() == 1), "cache.size", f"{cache.size:#x}",
+         f"0, or a power of two of sets of {cache.ways} lines of {cache.line} bytes")  # fmt: skip
 
 
 def _validate_mirror(arch: Architecture) -> None:

@@ -112,6 +112,25 @@ class GoldenError(VmcoreError, ValueError):
     """A golden bundle that cannot be read, or that no installed architecture can replay."""
 
 
+class PageFault(VmcoreError):
+    """A CPU's load, store or fetch that its MMU refuses, and ``vmalloc_fault`` does not repair.
+
+    Attributes:
+        address: virtual, bytes; of the first byte that could not be accessed.
+        access: "read", "write" or "execute".
+        cpu: number of the CPU.
+        why: what the MMU found.
+    """
+
+    def __init__(self, address: int, access: str, cpu: int, why: str) -> None:
+        super().__init__(address, access, cpu, why)
+        self.address, self.access, self.cpu, self.why = address, access, cpu, why
+
+    def __str__(self) -> str:
+        what = f"cpu {self.cpu}: {self.access} of {self.address:#x} faults"
+        return f"{what}: {self.why}; expected a page to {self.access}"
+
+
 class BusError(VmcoreError, LookupError):
     """A physical address that no bank of RAM answers to (a bus error on the machine)."""
 

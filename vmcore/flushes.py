@@ -6,11 +6,18 @@ from typing import NamedTuple
 
 
 class FlushAction(NamedTuple):
-    """What a flush symbol did: ``unit`` "tlb" or "cache", ``scope`` "all" or "pages", and on how many CPUs."""
+    """What a flush symbol did: ``unit`` "tlb" or "cache", ``scope`` "all" or "pages", on how many CPUs.
+
+    ``dropped``: TLB entries or cache lines that went.
+    """
 
     unit: str
     scope: str
     cpus: int
+    dropped: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.unit} {self.scope} on {self.cpus} CPU, {self.dropped} dropped"
 
 
 class Flush(NamedTuple):
@@ -23,5 +30,5 @@ class Flush(NamedTuple):
     actions: tuple[FlushAction, ...]
 
     def __repr__(self) -> str:
-        did = ", ".join(f"{a.unit} {a.scope} on {a.cpus} CPU" for a in self.actions) or "nothing to do"
+        did = ", ".join(map(str, self.actions)) or "nothing to do"
         return f"<{self.symbol} cpu {self.cpu} {self.start:#x}..{self.end:#x}: {did}>"

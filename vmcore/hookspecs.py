@@ -22,7 +22,7 @@ from vmcore.architecture import Architecture
 from vmcore.flushes import Flush
 
 #: (major, minor). A plugin's ``vmcore_api`` must have this major and no newer minor.
-API_VERSION: Final = (1, 0)
+API_VERSION: Final = (1, 1)
 
 PROJECT: Final = "vmcore"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -98,7 +98,9 @@ def vmcore_vmalloc_sync_all(arch: Architecture) -> SyncSymbol | None:
 def vmcore_vmalloc_fault(arch: Architecture) -> FaultSymbol | None:
     """Link: return ``vmalloc_fault(kernel, cpu, address, error_code)`` for *arch*, or None to decline.
 
-    Called: the symbol, when a kernel address faults in the mm a CPU runs (arch/*/mm/fault.c).
+    Called: the symbol, when an access of a CPU faults in the mm it runs (arch/*/mm/fault.c). The bits of
+        ``error_code`` are those of x86 everywhere: 1 a page is there and does not allow it, 2 a store,
+        4 user mode, 8 a reserved bit, 16 a fetch.
     Default: gives up.
     Returns: a callable; True: the entry was copied, try again; False: the fault is real.
     Added: contract 1.0.
@@ -285,4 +287,48 @@ def vmcore_oops(address: int, access: str) -> None:
     Default: nobody listens, nothing is computed.
     Returns: ignored.
     Added: contract 1.0.
+    """
+
+
+@hookspec
+def vmcore_tlb_filled(cpu: int, addresses: np.ndarray, physical: np.ndarray) -> None:
+    """Event: a CPU's TLB keeps pages from now on.
+
+    Called: per access that missed; *addresses* uint64 and *physical* int64, of the pages' first bytes, in order.
+    Default: nobody listens, nothing is computed.
+    Returns: ignored.
+    Added: contract 1.1.
+    """
+
+
+@hookspec
+def vmcore_tlb_dropped(cpu: int, scope: str, start: int, end: int, entries: int) -> None:
+    """Event: a CPU's TLB lost entries that were dropped.
+
+    Called: per CPU that had some; *scope* "all", "pages" of ``start`` to ``end``, or "switch" of the mm.
+    Default: nobody listens, nothing is computed.
+    Returns: ignored.
+    Added: contract 1.1.
+    """
+
+
+@hookspec
+def vmcore_fault(cpu: int, address: int, access: str, repaired: bool) -> None:
+    """Event: an access of a CPU faulted, and vmalloc_fault() has answered.
+
+    Called: per fault; *access* "read", "write" or "execute"; *repaired*: it is tried again.
+    Default: nobody listens, nothing is computed.
+    Returns: ignored.
+    Added: contract 1.1.
+    """
+
+
+@hookspec
+def vmcore_ipi(cpu: int, targets: tuple[int, ...], reason: str) -> None:
+    """Event: a CPU interrupts others and waits for them.
+
+    Called: per interrupt; *targets* are the other CPUs, *reason* what they are to do.
+    Default: nobody listens, nothing is computed.
+    Returns: ignored.
+    Added: contract 1.1.
     """

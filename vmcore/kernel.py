@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from vmcore import registry as plugins
-from vmcore.architecture import Architecture
+from vmcore.architecture import Architecture, Level, LinearMap
 from vmcore.arealist import VmStruct
-from vmcore.errors import BrokenInvariant, ConfigurationError
+from vmcore.coherence import Checker
+from vmcore.errors import BrokenInvariant, ConfigurationError, OutOfMemory
 from vmcore.explain import explain, vmallocinfo
 from vmcore.flags import ANY_NODE, GFP_PGTABLE, NO_FRAME, VM
 from vmcore.link import assemble
@@ -44,6 +45,7 @@ class Kernel(Vmalloc):
 
     Attributes:
         registry: the plugins it was linked with.
+        coherence: the checker, where one was asked for.
     """
 
     pages: PageAllocator
@@ -59,6 +61,7 @@ class Kernel(Vmalloc):
         cpus: int | None = None,
         nodes: int | None = None,
         block: Iterable[str] | None = None,
+        check_coherence: bool = False,
         listeners: Iterable[object] = (),
         registry: Registry | None = None,
     ) -> None:
@@ -74,6 +77,7 @@ class Kernel(Vmalloc):
             cpus: how many; more than one may select SMP protections.
             nodes: NUMA nodes the RAM is split over evenly.
             block: plugins to leave out.
+            check_coherence: watch every load and store; `coherence` has what was found.
             listeners: objects or modules with hook implementations, for this kernel only.
             registry: plugins that are loaded already; then ``block`` does not apply.
 
@@ -91,6 +95,8 @@ class Kernel(Vmalloc):
         layout = record.lay_out(chosen.request(record))
         if not 1 <= chosen.cpus <= record.max_cpus:
             raise ConfigurationError(f"{record.name}: cpus is {chosen.cpus}, expected 1 to {record.max_cpus}")
+        checker = Checker() if check_coherence else None
+        listeners = (*listeners, checker) if checker is not None else listeners
         linked, events, left_out = assemble(self.registry, record, listeners)
         memory = PhysicalMemory(layout.banks, record.page_shift)
         pages = PageAllocator(record, layout, memory, chosen.nodes)
@@ -100,6 +106,35 @@ class Kernel(Vmalloc):
         super().__init__(record, layout, linked, events, memory, pages, tables, Slab(), physpages, chosen.cpus)
         self.dmesg += left_out
         self.init_mm.prebuild(layout.first_kernel_pgd)
+        if record.linear_map is not None:
+            self._map_lowmem(record.linear_map)
+        self.coherence = checker
+        if checker is not None:
+            checker.watch(self)
+
+    def _map_lowmem(self, linear: LinearMap) -> None:
+        """Map lowmem from PAGE_OFFSET up: large pages, and pages for what is left over at the end."""
+        layout, init = self.layout, self.init_mm
+        leaf = next(
+            leaf for level in self.arch.hardware_levels for leaf in level.leaves if leaf.name == linear.leaf
+        )
+        flags = linear.flags | (linear.smp_flags if len(self.cpus) > 1 else 0)
+        kernel_flags = flags if linear.kernel_flags is None else linear.kernel_flags
+        depth = next(n for n, level in enumerate(self.arch.hardware_levels) if leaf in level.leaves)
+        # an entry of Linux may be several of the hardware's, and cannot be half a table
+        size, start = 1 << max(leaf.shift, self.arch.levels[depth].shift), layout.phys_offset
+        whole = layout.lowmem_end - (layout.lowmem_end - start) % size
+        kernel_end = min(whole, start + (layout.kernel_end - start + size - 1) // size * size)
+        for first, end, bits in ((start, kernel_end, kernel_flags), (kernel_end, whole, flags)):
+            if first < end:
+                at = first - start + layout.page_offset
+                init.map_linear(at, at + end - first, first, leaf, bits)
+        if whole < layout.lowmem_end:
+            at = whole - start + layout.page_offset
+            frames = np.arange(whole >> self.page_shift, layout.lowmem_end >> self.page_shift)
+            result = init.map(at, at + layout.lowmem_end - whole, frames, self.page_kernel)
+            if not result.ok:
+                raise OutOfMemory("table", f"no page for the table of the end of lowmem, {at:#x}, at boot")
 
     # ---- processes
 
@@ -116,10 +151,22 @@ class Kernel(Vmalloc):
         skip = first * root_level.entry_bytes
         kernel_half = self.memory.read(self.init_mm.root + skip, root_level.table_bytes - skip)
         self.memory.write(root, bytes(skip) + kernel_half)
+        if root_level.prebuilt and not self.layout.shared_kernel_tables:
+            self._copy_tables(root + skip, root_level, root_level.entries - first)
         mm = Mm(len(self.pgd_list) + 1, self._page_tables(root))
         with self.pgd_lock:
             self.pgd_list.append(mm)
         return mm
+
+    def _copy_tables(self, entries: int, level: Level, count: int) -> None:
+        """Give a new root tables of its own below its kernel entries, copies of init_mm's (pgd_alloc())."""
+        size = self.arch.page_size
+        for at in range(entries, entries + count * level.entry_bytes, level.entry_bytes):
+            word = self.memory.load(at, level.word_bytes)
+            if word & level.present_mask:
+                table = self.pages.alloc_root(size)
+                self.memory.write(table, self.memory.read(level.decode(word), size))
+                self.memory.store(at, level.encode(table, level.table_flags), level.word_bytes)
 
     # ---- ioremap, as vmalloc's other big user
 
@@ -198,6 +245,9 @@ class Kernel(Vmalloc):
         addresses, words = self.init_mm.entries()
         if not self.vmlist.orderly:
             return
+        low, high = self.layout.page_offset, self.layout.high_memory
+        linear = (addresses >= np.uint64(low)) & (addresses < np.uint64(high))
+        addresses, words = addresses[~linear], words[~linear]
         areas = list(self.vmlist)
         starts = np.array([a.addr for a in areas], np.uint64)
         ends = np.array([a.addr + a.size - self.arch.page_size for a in areas], np.uint64)

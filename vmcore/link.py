@@ -55,6 +55,10 @@ class Events:
     warn: Callable[..., Any] | None
     bug: Callable[..., Any] | None
     oops: Callable[..., Any] | None
+    tlb_filled: Callable[..., Any] | None
+    tlb_dropped: Callable[..., Any] | None
+    fault: Callable[..., Any] | None
+    ipi: Callable[..., Any] | None
 
 
 _ARGUMENTS = {"vmalloc_sync_all": ("kernel",), "vmalloc_fault": ("kernel", "cpu", "address", "error_code")}

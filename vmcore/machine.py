@@ -11,13 +11,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import get_ident
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 from attrs import evolve, fields, frozen
 
 from vmcore.architecture import Architecture, Layout
 from vmcore.arealist import AreaList
+from vmcore.cpu import Cpu
 from vmcore.errors import ConfigurationError, KernelBug, KernelDead, KernelFailure, KernelOops, choices
 from vmcore.flags import ZERO_SIZE_PTR
 from vmcore.flushes import Flush, FlushAction
@@ -28,6 +29,9 @@ from vmcore.pgtable import PageTables, TableSource, readonly
 from vmcore.slab import KmallocSource
 from vmcore.weak import flush_nothing
 from vmcore.zones import PageSource, gfp_zone
+
+if TYPE_CHECKING:
+    from vmcore.coherence import Checker
 
 FLUSH_LOG = 4096  #: calls `Machine.flush_log` keeps; the counts are of all
 FAULT_KINDS = ("alloc_page", "pgtable", "kmalloc", "insert")
@@ -108,7 +112,8 @@ class Machine:
         slab: where small objects come from.
         init_mm: the kernel's page tables.
         vmlist: the area list.
-        cpus: how many there are; ``cpu``: the one that runs.
+        cpus: each `vmcore.cpu.Cpu`; ``cpu`` is the one that runs.
+        checker: watches what CPUs do, or None.
         pgd_list: processes, oldest first.
         statics: function-static variables of link symbols.
         dmesg: log lines, oldest first.
@@ -136,7 +141,7 @@ class Machine:
         cpus: int = 1,
     ) -> None:
         self.arch, self.layout, self.linked, self.memory = arch, layout, linked, memory
-        self.pages, self.slab, self.cpus, self.cpu = pages, slab, cpus, 0
+        self.pages, self.slab, self._running = pages, slab, 0
         self._thread = _Thread()
         self.events = self._guarded(events)
         self.num_physpages = num_physpages
@@ -164,6 +169,12 @@ class Machine:
         # the record's derived numbers, once: they are in every expression of the port
         self.page_size, self.page_shift, self.word_mask = arch.page_size, arch.page_shift, arch.word_mask
         self._pointer_bytes, self._sizeof_vm_struct = arch.pointer_bytes, arch.sizeof_vm_struct
+        self.checker: Checker | None = None
+        self._tlbs_hold = False  # some CPU's TLB holds something
+        self.cpus = tuple(Cpu(self, number) for number in range(cpus))
+        caches = [cpu.cache for cpu in self.cpus if cpu.cache is not None]
+        for cache in caches:
+            cache.others = [other for other in caches if other is not cache]
 
     def _page_tables(self, root: int) -> PageTables:
         e = self.events
@@ -342,7 +353,7 @@ class Machine:
         """Call a flush symbol for ``[start, end)`` on the running CPU, and log what it did."""
         call = self._symbols[symbol]
         actions = () if call is None else self._run_flush(call, start, end)
-        done = (symbol, self.cpu, start, end, actions)
+        done = (symbol, self._running, start, end, actions)
         pages = -(-(end - start) >> self.page_shift)
         count = self.flush_counts[symbol]
         with self._counting:
@@ -364,7 +375,7 @@ class Machine:
         thread = self._thread
         before, thread.inside, thread.actions = thread.inside, True, actions
         try:
-            call(self, self.cpu, start, end)
+            call(self, self._running, start, end)
         finally:
             thread.inside, thread.actions = before, None
         return tuple(actions)
@@ -377,15 +388,105 @@ class Machine:
 
     def flush_tlb_all(self, cpu: int) -> None:
         """Drop the whole TLB of every CPU (IPI to the others, and wait)."""
-        self._did(self._whole_tlb)
+        self._interrupt_others(cpu, "flush_tlb_all")
+        if not self._tlbs_hold:
+            self._did(self._whole_tlb)
+            return
+        dropped = sum(self._dropped(one, "all", 0, 0, one.tlb.drop_all()) for one in self.cpus)
+        self._tlbs_hold = False
+        self._did(FlushAction("tlb", "all", len(self.cpus), dropped))
 
     def flush_tlb_pages(self, cpu: int, start: int, end: int, every_cpu: bool) -> None:
         """Drop TLB entries page by page, from ``start`` rounded down while below ``end``; at least one."""
-        self._did(FlushAction("tlb", "pages", self.cpus if every_cpu else 1))
+        targets = self.cpus if every_cpu else self.cpus[cpu : cpu + 1]
+        if every_cpu:
+            self._interrupt_others(cpu, "flush_tlb_pages")
+        dropped = 0
+        if self._tlbs_hold:
+            first = start >> self.page_shift
+            count = max(1, -(-end >> self.page_shift) - first)
+            for one in targets:
+                dropped += self._dropped(one, "pages", start, end, one.tlb.drop_pages(first, count))
+        self._did(FlushAction("tlb", "pages", len(targets), dropped))
 
     def flush_cache_all(self, cpu: int) -> None:
         """Clean and invalidate the whole data cache of this CPU, and of no other."""
-        self._did(FlushAction("cache", "all", 1))
+        cache = self.cpus[cpu].cache
+        self._did(FlushAction("cache", "all", 1, 0 if cache is None else cache.clean_and_invalidate()))
+
+    def _interrupt_others(self, cpu: int, reason: str) -> None:
+        if self.events.ipi is not None and len(self.cpus) > 1:
+            others = tuple(one.number for one in self.cpus if one.number != cpu)
+            self.events.ipi(cpu=cpu, targets=others, reason=reason)
+
+    def _dropped(self, cpu: Cpu, scope: str, start: int, end: int, entries: int) -> int:
+        if self.events.tlb_dropped is not None and entries:
+            self.events.tlb_dropped(cpu=cpu.number, scope=scope, start=start, end=end, entries=entries)
+        return entries
+
+    # ---- CPUs
+
+    @property
+    def cpu(self) -> Cpu:
+        """The CPU that runs."""
+        return self.cpus[self._running]
+
+    @contextmanager
+    def on_cpu(self, cpu: int | Cpu) -> Iterator[Cpu]:
+        """Run on another CPU for a while.
+
+        Raises:
+            ConfigurationError: there is no such CPU.
+        """
+        before, self._running = self._running, self._number(cpu)
+        try:
+            yield self.cpus[self._running]
+        finally:
+            self._running = before
+
+    def _number(self, cpu: int | Cpu) -> int:
+        number = cpu if isinstance(cpu, int) else cpu.number
+        if not 0 <= number < len(self.cpus) or not (isinstance(cpu, int) or self.cpus[number] is cpu):
+            raise ConfigurationError(
+                f"found CPU {cpu!r}, expected 0 to {len(self.cpus) - 1}, or one of this kernel's"
+            )
+        return number
+
+    def switch_mm(self, cpu: int | Cpu, mm: Mm | None) -> None:
+        """Make a CPU run a process' address space, or init_mm (None).
+
+        Raises:
+            ConfigurationError: there is no such CPU, or the process is another kernel's.
+        """
+        if mm is not None and mm not in self.pgd_list:
+            raise ConfigurationError(f"found {mm}, expected a process that mm_alloc() of this kernel made")
+        one = self.cpus[self._number(cpu)]
+        self._dropped(one, "switch", 0, 0, one.switch_mm(mm))
+
+    def current_mm(self, cpu: int) -> Mm | None:
+        """Return the process a CPU runs; None: it runs on init_mm."""
+        return self.cpus[cpu].mm
+
+    def tlb_filled(self, cpu: Cpu, pages: np.ndarray, physical: np.ndarray) -> None:
+        """Note that a CPU keeps translations from now on: page numbers and addresses, int64."""
+        self._tlbs_hold = True
+        if self.events.tlb_filled is not None:
+            shift = np.uint64(self.page_shift)
+            self.events.tlb_filled(
+                cpu=cpu.number, addresses=readonly(pages.astype(np.uint64) << shift), physical=readonly(physical)
+            )
+
+    def fault(self, cpu: Cpu, address: int, access: str, error_code: int) -> bool:
+        """Offer a kernel address that faulted to ``vmalloc_fault``; True: it was repaired."""
+        thread = self._thread
+        before, thread.inside = thread.inside, True
+        try:
+            repaired = self.linked.vmalloc_fault(self, cpu.number, address, error_code)
+        finally:
+            thread.inside = before
+        if self.events.fault is not None:
+            self.events.fault(cpu=cpu.number, address=address, access=access, repaired=repaired)
+        return repaired
 
     def vmalloc_sync_all(self) -> None:
         """Call the symbol (mm/vmalloc.c:769: weak)."""
@@ -399,10 +500,6 @@ class Machine:
         self.syncs += 1
         if self.events.sync is not None:
             self.events.sync()
-
-    def current_mm(self, cpu: int) -> Mm | None:
-        """Return the process a CPU runs; None: it runs on init_mm."""
-        return None
 
 
 _FLUSH_SYMBOLS = ("flush_cache_vmap", "flush_cache_vunmap", "flush_tlb_kernel_range")

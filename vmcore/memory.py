@@ -160,6 +160,27 @@ class PhysicalMemory:
         else:
             self.words32[at >> 2] = value
 
+    def store_many(self, addresses: np.ndarray, values: np.ndarray, size: int) -> None:
+        """Store aligned words of ``size`` (4 or 8) bytes at physical addresses (int64), both shape ``(n,)``."""
+        at = self.offsets(addresses)
+        if size == 8:
+            self.array64[at >> 3] = values
+        else:
+            self.array32[at >> 2] = values
+
+    def places(self, addresses: np.ndarray) -> np.ndarray:
+        """Return buffer offsets of physical addresses, both shape ``(n,)``, int64; -1 where no RAM is."""
+        bank = np.searchsorted(self._bank_starts, addresses, "right") - 1
+        there = (bank >= 0) & (addresses < self._bank_ends[bank])
+        return np.where(there, addresses - self._deltas[bank], -1)
+
+    def place(self, address: int) -> int:
+        """Return the buffer offset of a physical address, -1 where no RAM is."""
+        for start, end, delta in self._runs:
+            if start <= address < end:
+                return address - delta
+        return -1
+
     def zero_frames(self, frames: np.ndarray) -> None:
         """Clear whole pages (int64, shape ``(n,)``); long runs give their memory back to the host."""
         rows = self.rows(frames)

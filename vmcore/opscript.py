@@ -15,7 +15,7 @@ import numpy as np
 from attrs import Factory, define, evolve
 
 from vmcore import weak
-from vmcore.architecture import Architecture, Layout
+from vmcore.architecture import Architecture, HardwareView, Layout
 from vmcore.arealist import VmStruct
 from vmcore.errors import GoldenError, KernelBug, KernelError, KernelFailure, KernelOops, OutOfMemory
 from vmcore.flags import GFP, NO_FRAME, ZERO_SIZE_PTR
@@ -254,6 +254,9 @@ def _overlay(arch: Architecture, header: Mapping[str, Any]) -> Architecture:
     return evolve(
         arch,
         levels=[evolve(level, prebuilt=False) for level in arch.levels],
+        # a script's protections are numbers without rights: its CPU reads what Linux wrote, and checks none
+        hardware=HardwareView(mirror=arch.hardware.mirror),
+        linear_map=None,
         page_kernel=protections.bits(header["page_kernel"]),
         page_kernel_exec=None if executable is None else protections.bits(executable),
         supported_pte_mask=(1 << 64) - 1,

@@ -17,7 +17,7 @@ from typing import Any, NoReturn, Protocol
 import numpy as np
 from attrs import define, frozen
 
-from vmcore.architecture import Architecture
+from vmcore.architecture import Architecture, Leaf
 from vmcore.errors import OutOfMemory
 from vmcore.flags import NO_FRAME
 from vmcore.memory import PhysicalMemory
@@ -128,7 +128,7 @@ class PageTables(TableWalk):
         self._source, self._reporter = source, reporter
         self._on_table, self._on_mapped, self._on_cleared = on_table, on_mapped, on_cleared
         self._page, self._few_bytes = arch.page_size, _FEW << arch.page_shift
-        self._mirror = arch.hardware.mirror
+        self._mirror, self._hardware = arch.hardware.mirror, arch.hardware_levels
         #: entries need no second encoding and nobody wants to see them
         self._in_place = self._last.simple and self._mirror is None and on_mapped is None
         if self._mirror is not None:  # words from an entry to the one the hardware reads
@@ -200,6 +200,52 @@ class PageTables(TableWalk):
                         "table", f"no page for the {self.levels[depth + 1].name} of {address:#x} at boot"
                     )
                 address += 1 << d.shift
+
+    def map_linear(self, start: int, end: int, physical: int, leaf: Leaf, flags: int) -> None:
+        """Map ``[start, end)`` by large pages of one kind, making the tables above them (boot).
+
+        Args:
+            start: virtual, bytes, at a multiple of the large page.
+            end: virtual, bytes, likewise.
+            physical: where ``start`` is to go, bytes.
+            leaf: one of a hardware level's; the level begins where one of Linux' does, or above all of them.
+            flags: bits of the entries.
+
+        Raises:
+            OutOfMemory: no page for a table.
+        """
+        depth = next(n for n, level in enumerate(self._hardware) if leaf in level.leaves)
+        level = self._hardware[depth]
+        addresses = np.arange(start, end, 1 << level.shift, dtype=np.uint64)
+        bytes_of = (addresses - np.uint64(start) + np.uint64(physical)) & ~np.uint64((1 << leaf.shift) - 1)
+        words = np.full(len(addresses), flags, np.uint64)
+        for s in leaf.frame:
+            part = bytes_of >> np.uint64(s.address_bit) & np.uint64((1 << s.width) - 1)
+            words |= part << np.uint64(s.entry_bit)
+        tables = addresses >> np.uint64(level.shift + level.bits)
+        index = (addresses >> np.uint64(level.shift) & np.uint64(level.entries - 1)).astype(np.int64)
+        for number in np.unique(tables).tolist():
+            here = tables == number
+            table = self._upper_table(int(addresses[here][0]), depth)
+            at = table + level.offset + index[here] * level.entry_bytes
+            self._memory.store_many(at, words[here], level.word_bytes)
+
+    def _upper_table(self, address: int, depth: int) -> int:
+        """Return the table of a level above the last, making what is missing (boot)."""
+        table = self.root
+        for n in range(depth):
+            found = self.entry(address, n)
+            assert found is not None  # the levels above were made
+            at, word = found
+            if not word & self._depths[n].missing_mask:
+                made = self._allocate(n, at, address)
+                if made is None:
+                    raise OutOfMemory(
+                        "table", f"no page for the {self.levels[n + 1].name} of {address:#x} at boot"
+                    )
+                word = made
+            table = self.address_of(word, n)
+        return table
 
     # ---- map
 
@@ -466,7 +512,7 @@ class PageTables(TableWalk):
         for n, d in enumerate(self._upper):
             at = (table[:, None] + d.offset + np.arange(d.index_mask + 1) * d.stride).ravel()
             words = self._words(d, at)
-            table = self._decode(d, words[words & words.dtype.type(d.none_mask) != 0])
+            table = self._decode(d, words[self._tables_in(d, words)])
             found[self.levels[n + 1].name] = table
         return found
 
@@ -476,7 +522,9 @@ class PageTables(TableWalk):
         at, words = self._memory.offset(self.root + d.offset) >> d.word_shift, 1 + len(d.level.repeat)
         entries = d.array[at : at + (d.index_mask + 1) * words].reshape(-1, words)
         for n, more in enumerate(d.level.repeat, 1):
-            wanted = np.where(entries[:, 0] == 0, 0, entries[:, 0] + entries.dtype.type(more))
+            own = self._tables_in(d, entries[:, 0])  # other words map memory themselves
+            wanted = np.where(own, entries[:, 0] + entries.dtype.type(more), entries[:, n])
+            wanted[entries[:, 0] == 0] = 0
             if problem := _first_difference(entries[:, n], wanted):
                 return f"word {n} of the {d.level.name} entries: {problem}"
         if self._mirror is None:

@@ -198,6 +198,13 @@ class TableWalk:
         return words
 
     @staticmethod
+    def _tables_in(d: Depth, words: np.ndarray) -> np.ndarray:
+        """Tell which words of an upper level point to a table: not none, not bad (large pages are), bool."""
+        kind = words.dtype.type
+        tables: np.ndarray = words & kind(d.none_mask) != 0
+        return tables & (words & kind(d.bad_mask) == kind(d.good_value)) if d.bad_mask else tables
+
+    @staticmethod
     def _decode(d: Depth, words: np.ndarray) -> np.ndarray:
         """Return the physical addresses (int64) that words hold."""
         if d.simple:
@@ -227,8 +234,8 @@ class TableWalk:
         Args:
             start: virtual, bytes.
             end: virtual, bytes.
-            on_bad: called with (depth, entry address, word) for a bad entry, which is then passed over; None:
-                bad entries are followed like others.
+            on_bad: called with (depth, entry address, word) for a bad entry. Bad ones, as large pages are to
+                Linux, are passed over.
 
         Returns:
             Two arrays of shape ``(n,)``: the first address of the range each last-level table serves (uint64),
@@ -244,11 +251,11 @@ class TableWalk:
             at = table[rows] + d.offset + columns * d.stride
             words = self._words(d, at)
             keep = words & words.dtype.type(d.none_mask) != 0
-            if d.bad_mask and on_bad is not None:
-                bad = keep & (words & words.dtype.type(d.bad_mask) != words.dtype.type(d.good_value))
-                for b in np.flatnonzero(bad).tolist():
+            good = self._tables_in(d, words)
+            if on_bad is not None:
+                for b in np.flatnonzero(keep & ~good).tolist():
                     on_bad(n, int(at[b]), int(words[b]))
-                keep &= ~bad
+            keep &= good
             address = number[rows[keep], columns[keep]] << np.uint64(d.shift)
             table = self._decode(d, words[keep])
         return np.maximum(address, np.uint64(start)), table

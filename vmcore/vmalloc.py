@@ -15,7 +15,7 @@ import numpy as np
 from attrs import define, field
 
 from vmcore.arealist import VmStruct
-from vmcore.errors import ArgumentError, InvalidSize, KernelError, OutOfMemory, OutOfVmallocSpace
+from vmcore.errors import ArgumentError, InvalidSize, KernelError, OutOfMemory, OutOfVmallocSpace, PageFault
 from vmcore.flags import (
     ANY_NODE,
     EBUSY,
@@ -561,43 +561,22 @@ class Vmalloc(Machine):
         return done
 
     def _copy_from(self, addr: int, count: int) -> bytes:
-        """Read mapped memory, or oops at the first byte that is not."""
-        frames = self._frames_under(addr, count)
-        if (missing := np.flatnonzero(frames == NO_FRAME)).size:
-            self._access_fault(addr, int(missing[0]), "read")
-        skip = addr & self.page_size - 1
-        data: np.ndarray = self.memory.pages[self.memory.rows(frames)].ravel()
-        return data[skip : skip + count].tobytes()
+        """Read kernel memory on the running CPU, or oops at the first byte that faults."""
+        try:
+            return self.cpu.load(addr, count)
+        except PageFault as fault:
+            self.oops(fault.address, fault.access)
 
     def _copy_to(self, addr: int, data: np.ndarray) -> None:
-        """Write mapped memory, page after page, until the first byte that is not."""
-        page, frames = self.page_size, self._frames_under(addr, len(data))
-        missing = np.flatnonzero(frames == NO_FRAME)
-        good = int(missing[0]) if missing.size else len(frames)
-        rows, skip = self.memory.rows(frames[:good]), addr & page - 1
-        room = min(len(data), good * page - skip)
-        if room > 0:
-            self._scatter(rows, skip, data[:room])
-        if missing.size:
-            self._access_fault(addr, good, "write")
-
-    def _scatter(self, rows: np.ndarray, skip: int, data: np.ndarray) -> None:
-        """Store bytes into pages by row: the first page from ``skip`` on, whole ones, the rest of the last."""
-        page, memory = self.page_size, self.memory.pages
-        head = min(page - skip, len(data))
-        memory[rows[0], skip : skip + head] = data[:head]
-        whole = (len(data) - head) // page
-        memory[rows[1 : 1 + whole]] = data[head : head + whole * page].reshape(whole, page)
-        if tail := len(data) - head - whole * page:
-            memory[rows[1 + whole], :tail] = data[-tail:]
+        """Write kernel memory on the running CPU, page after page, until the first byte that faults."""
+        try:
+            self.cpu.store(addr, data)
+        except PageFault as fault:
+            self.oops(fault.address, fault.access)
 
     def _frames_under(self, addr: int, count: int) -> np.ndarray:
         shift = self.page_shift
         return self.init_mm.frames(addr, (addr + count - 1 >> shift) - (addr >> shift) + 1)
-
-    def _access_fault(self, addr: int, page_number: int, access: str) -> None:
-        shift = self.page_shift
-        self.oops(max(addr, (addr >> shift) + page_number << shift), access)
 
     def remap_vmalloc_range(self, vma: VmAreaStruct, addr: int, pgoff: int) -> None:
         """Map an area's pages into a user mapping, all of it.

@@ -1,0 +1,249 @@
+"""A CPU's data cache whose lines are found by virtual address: two mappings of one frame can disagree in it.
+
+A line's set follows from its virtual address. Its key there is the virtual line number in a VIVT cache, the
+physical one in a VIPT cache. Whole ranges are handled in array steps; an access looks up all its lines before it
+fetches any. What is not cached at all is the caller's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+
+from vmcore.architecture import Cache
+from vmcore.memory import PhysicalMemory
+
+_BATCH = 1 << 14  # lines that are looked up in one step
+
+
+class CacheWatcher(Protocol):
+    """Who is told what a cache does with its lines: the coherence checker."""
+
+    def lines_read(self, cache: DataCache, virtual: np.ndarray, physical: np.ndarray, slots: np.ndarray) -> None:
+        """Lines were read; slots -1: from memory."""
+        ...
+
+    def lines_fetched(self, cache: DataCache, slots: np.ndarray) -> None:
+        """Slots were filled from memory."""
+        ...
+
+    def lines_stored(self, cache: DataCache, physical: np.ndarray, slots: np.ndarray, in_memory: bool) -> None:
+        """Lines were stored to: in slots (-1: not there), and in memory too if ``in_memory``."""
+        ...
+
+    def lines_written_back(self, cache: DataCache, slots: np.ndarray, physical: np.ndarray) -> None:
+        """Dirty slots went to physical lines; -1: nowhere."""
+        ...
+
+
+class DataCache:
+    """The data cache of one CPU.
+
+    Attributes:
+        cpu: whose.
+        line: bytes of a line.
+        keys: what each slot holds, -1: nothing; shape ``(sets, ways)``, int64.
+        virtual: virtual line number each slot was filled by, same shape.
+        physical: physical line number each slot was filled from, same shape.
+        dirty: slots that memory does not have yet, bool, same shape.
+        others: the caches of the other CPUs, kept coherent line by line where keys and sets agree.
+        watcher: is told of everything, or None.
+    """
+
+    def __init__(
+        self, kind: Cache, cpu: int, memory: PhysicalMemory, translate: Callable[[np.ndarray], np.ndarray]
+    ) -> None:
+        """Be empty.
+
+        Args:
+            kind: geometry and behaviour.
+            cpu: whose.
+            memory: below it.
+            translate: from virtual to physical line numbers, -1 where nothing is mapped; for lines that are
+                written back by their virtual address.
+        """
+        self.kind, self.cpu, self.line, self._memory, self._translate = kind, cpu, kind.line, memory, translate
+        self._ways, self._by_virtual = kind.ways, kind.kind == "vivt"
+        self.sets = kind.size // (kind.ways * kind.line)
+        self.keys, self.virtual, self.physical = np.full((3, self.sets, kind.ways), -1, np.int64)
+        self.dirty = np.zeros((self.sets, kind.ways), bool)
+        self._data = np.zeros((self.sets * kind.ways, kind.line), np.uint8)
+        self._next = np.zeros(self.sets, np.int64)  # way that is replaced next
+        self._lines = np.frombuffer(memory.buffer, np.uint8).reshape(-1, kind.line)
+        self._shift = kind.line.bit_length() - 1
+        #: the same as plain numbers, many times faster to look at one by one
+        self._slots: Any = self.keys.reshape(-1).data
+        self._dirt: Any = self.dirty.reshape(-1).data
+        self._bytes: Any = self._data.reshape(-1).data
+        self.others: list[DataCache] = []
+        self.watcher: CacheWatcher | None = None
+
+    def __len__(self) -> int:
+        return int(np.count_nonzero(self.keys >= 0))
+
+    # ---- loads and stores
+
+    def load(self, address: int, size: int, physical: np.ndarray) -> np.ndarray:
+        """Read bytes.
+
+        Args:
+            address: virtual, bytes.
+            size: bytes, at least 1.
+            physical: addresses of the lines touched, bytes, int64.
+
+        Returns:
+            Shape ``(size,)``, uint8.
+        """
+        virtual = np.arange(address >> self._shift, (address + size - 1 >> self._shift) + 1)
+        parts = [
+            self._read(virtual[n : n + _BATCH], physical[n : n + _BATCH] >> self._shift)
+            for n in range(0, len(virtual), _BATCH)
+        ]
+        skip = address & self.line - 1
+        return np.concatenate(parts).ravel()[skip : skip + size]
+
+    def store(self, address: int, data: np.ndarray, physical: np.ndarray, write_back: bool) -> None:
+        """Write bytes (uint8, at least 1); ``write_back``: lines that are here need not go to memory."""
+        skip, done = address & self.line - 1, 0
+        virtual = np.arange(address >> self._shift, (address + len(data) - 1 >> self._shift) + 1)
+        for n in range(0, len(virtual), _BATCH):
+            v = virtual[n : n + _BATCH]
+            room = (len(v) << self._shift) - skip
+            part = data[done : done + room]
+            self._write(v, physical[n : n + _BATCH] >> self._shift, skip, part, write_back)
+            done, skip = done + len(part), 0
+
+    def peek(self, address: int, size: int, physical: int) -> bytes | None:
+        """Read bytes of one line that is here; None: it is not, or they are of two. For words; see `load`."""
+        at = self._here(address, size, physical)
+        return None if at < 0 else self._bytes[at : at + size].tobytes()
+
+    def poke(self, address: int, data: Any, physical: int) -> bool:
+        """Write bytes to one line that is here and stays dirty; False: not done. For words; see `store`."""
+        at = -1 if self.others else self._here(address, len(data), physical)
+        if at >= 0:
+            self._bytes[at : at + len(data)] = data
+            self._dirt[at >> self._shift] = True
+        return at >= 0
+
+    def _here(self, address: int, size: int, physical: int) -> int:
+        """Return where in the cache's bytes an access within one line is, -1: nowhere."""
+        inside, line = address & self.line - 1, address >> self._shift
+        if inside + size <= self.line:
+            first = (line & self.sets - 1) * self._ways
+            key = line if self._by_virtual else physical >> self._shift
+            for slot in range(first, first + self._ways):
+                if self._slots[slot] == key:
+                    return (slot << self._shift) + inside
+        return -1
+
+    def _read(self, virtual: np.ndarray, physical: np.ndarray) -> np.ndarray:
+        slots = self._look_up(virtual, physical)
+        missing = slots < 0
+        if missing.any():
+            self._ask_others(virtual, physical, missing)
+        out = self._from_memory(physical, missing)
+        out[~missing] = self._data[slots[~missing]]
+        if self.watcher is not None:
+            self.watcher.lines_read(self, virtual, physical, slots)
+        if missing.any():
+            self._fetch(virtual, physical, missing)
+        return out
+
+    def _write(
+        self, virtual: np.ndarray, physical: np.ndarray, skip: int, data: np.ndarray, write_back: bool
+    ) -> None:
+        slots = self._look_up(virtual, physical)
+        missing = slots < 0
+        if self.others:
+            self._ask_others(virtual, physical, np.ones(len(virtual), bool), drop=True)
+        if missing.any() and self.kind.write_allocate:
+            self._fetch(virtual, physical, missing)
+            slots = self._look_up(virtual, physical)
+            missing = slots < 0
+        lines = self._from_memory(physical, missing)
+        here = slots[~missing]
+        lines[~missing] = self._data[here]
+        lines.reshape(-1)[skip : skip + len(data)] = data
+        self._data[here] = lines[~missing]
+        to_memory = missing if write_back else np.ones(len(slots), bool)
+        if write_back:
+            self.dirty.reshape(-1)[here] = True
+        if to_memory.any():
+            self._lines[self._rows(physical[to_memory])] = lines[to_memory]
+        if self.watcher is not None:
+            self.watcher.lines_stored(self, physical[~to_memory], slots[~to_memory], False)
+            self.watcher.lines_stored(self, physical[to_memory], slots[to_memory], True)
+
+    def _look_up(self, virtual: np.ndarray, physical: np.ndarray) -> np.ndarray:
+        """Return the slot of each line, -1 where it is not here."""
+        sets = virtual & self.sets - 1
+        hit = self.keys[sets] == (virtual if self._by_virtual else physical)[:, None]
+        return np.where(hit.any(1), sets * self._ways + hit.argmax(1), -1)
+
+    def _rows(self, physical: np.ndarray) -> np.ndarray:
+        return self._memory.offsets(physical << self._shift) >> self._shift
+
+    def _from_memory(self, physical: np.ndarray, missing: np.ndarray) -> np.ndarray:
+        """Return lines, shape ``(n, line)``: those that are missing from memory, the others undefined."""
+        out = np.empty((len(physical), self.line), np.uint8)
+        if missing.any():
+            out[missing] = self._lines[self._rows(physical[missing])]
+        return out
+
+    def _fetch(self, virtual: np.ndarray, physical: np.ndarray, missing: np.ndarray) -> None:
+        """Fill slots with missing lines; of more than fit the last ones stay."""
+        missing = missing.copy()
+        missing[: -self.sets * self._ways] = False
+        v, p = virtual[missing], physical[missing]
+        sets = v & self.sets - 1
+        order = np.argsort(sets, kind="stable")
+        first = np.searchsorted(sets[order], sets[order])
+        turn = np.empty(len(v), np.int64)
+        turn[order] = np.arange(len(v)) - first  # how many lines of the same set came before
+        slots = sets * self._ways + (self._next[sets] + turn) % self._ways
+        np.add.at(self._next, sets, 1)
+        self._next %= self._ways
+        self._write_back(slots)
+        self._data[slots] = self._lines[self._rows(p)]
+        keys, virtuals, physicals = (a.reshape(-1) for a in (self.keys, self.virtual, self.physical))
+        keys[slots], virtuals[slots], physicals[slots] = (v if self._by_virtual else p), v, p
+        if self.watcher is not None:
+            self.watcher.lines_fetched(self, slots)
+
+    # ---- maintenance
+
+    def _write_back(self, slots: np.ndarray) -> None:
+        """Write dirty ones among slots to memory, or lose them."""
+        dirty = self.dirty.reshape(-1)
+        slots = slots[dirty[slots]]
+        if not len(slots):
+            return
+        physical = self.physical.reshape(-1)[slots]
+        if self.kind.writes_back_by == "virtual" and self._by_virtual:
+            physical = self._translate(self.virtual.reshape(-1)[slots])
+        kept = physical >= 0
+        self._lines[self._rows(physical[kept])] = self._data[slots[kept]]
+        dirty[slots] = False
+        if self.watcher is not None:
+            self.watcher.lines_written_back(self, slots, physical)
+
+    def clean_and_invalidate(self) -> int:
+        """Write back what is dirty and empty the cache; return how many lines it held."""
+        held = np.flatnonzero(self.keys >= 0)
+        self._write_back(held)
+        self.keys.reshape(-1)[held] = -1
+        return len(held)
+
+    def _ask_others(
+        self, virtual: np.ndarray, physical: np.ndarray, wanted: np.ndarray, drop: bool = False
+    ) -> None:
+        """Have other CPUs write back, and drop where this one stores, the same lines under the same keys."""
+        for other in self.others:
+            slots = other._look_up(virtual[wanted], physical[wanted])
+            slots = slots[slots >= 0]
+            other._write_back(slots)
+            if drop:
+                other.keys.reshape(-1)[slots] = -1
