@@ -20,6 +20,7 @@ from vmcore.architecture import (
     Level,
     LinearMap,
     Mirror,
+    Tlb,
     Words,
     Zone,
 )
@@ -110,6 +111,7 @@ ARM926 = HardwareView(
     ),
     mirror=Mirror(0x000, arm926),
     cache=Cache(kind="vivt", colours=0, size=32 << 10, ways=4, writes_back_by="virtual"),
+    tlb=Tlb(entries=64),
     domain_register=DACR,
 )
 XSCALE = evolve(

@@ -14,7 +14,6 @@ from vmcore.architecture import (
     Layout,
     LayoutRequest,
     Level,
-    Tlb,
     Window,
     Zone,
     cut_banks,
@@ -130,7 +129,6 @@ X86_64 = Architecture(
     hardware=HardwareView(
         levels=x86.as_the_mmu(LEVELS, 52, x86.ACCESS_NX, *LARGE),
         canonical_bits=48,
-        tlb=Tlb(entries=512),
     ),
     linear_map=x86.LINEAR_2M,
 )

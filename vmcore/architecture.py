@@ -338,7 +338,7 @@ class Tlb:
         keeps_absent: also keeps that a page is not mapped.
     """
 
-    entries: int = 64
+    entries: int = 512
     tagged: bool = False
     keeps_absent: bool = False
 

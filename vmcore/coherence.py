@@ -117,6 +117,7 @@ class Checker:
         self._log: deque[_Happening] = deque(maxlen=_REMEMBERED)
         self._count = 0
         self._copies: dict[int, _Copies] = {}
+        self._lost: dict[int, tuple[str, Window]] = {}  # by physical line: the flush that would have saved it
         self._cpus: tuple[Cpu, ...] = ()
         self._shift = 0
 
@@ -278,24 +279,33 @@ class Checker:
                 text = f"a dirty line of {at:#x} is written back to {int(physical[n]) << self._line_shift:#x}"
             self._stale_line(cache, slot, virtual, int(own[n]), text, LOST_LINE)
         good = physical == own
-        self._stored[place[good]] = np.maximum(self._stored[place[good]], version[good])
+        self._stored[place[good]] = version[good]
 
     def _newer_elsewhere(self, cache: DataCache, virtual: int, physical: int) -> None:
-        """Memory gave an old line: blame the cache that has it dirty."""
-        text = f"memory gives an old copy at {virtual << self._line_shift:#x}"
+        """Memory gave an old line: blame the cache that has the new one, or had it."""
+        text, address = (
+            f"memory gives an old copy at {virtual << self._line_shift:#x}",
+            virtual << self._line_shift,
+        )
+        newer = self._holder(physical)
+        if newer is None:
+            self._orphan(STALE_LINE, cache, address, physical, text, "the new one is lost")
+            return
+        holder, slot = newer
+        at = int(holder.virtual.reshape(-1)[slot])
+        text += f", the new one is dirty in the cache of cpu {holder.cpu} at {at << self._line_shift:#x}"
+        self._stale_line(holder, slot, at, physical, text, at=virtual)
+
+    def _holder(self, physical: int) -> tuple[DataCache, int] | None:
+        """Return the cache and the slot that have the last store to a line, and memory does not."""
+        latest = self._latest[self._places(np.array([physical]))[0]]
         for cpu in self._cpus:
-            if cpu.cache is None:
-                continue
-            mine = (cpu.cache.physical == physical) & (cpu.cache.keys >= 0) & cpu.cache.dirty
-            for slot in np.flatnonzero(mine).tolist():
-                newer = int(cpu.cache.virtual.reshape(-1)[slot])
-                where = f"in the cache of cpu {cpu.number} at {newer << self._line_shift:#x}"
-                more = f"{text}, the new one is dirty {where}"
-                self._stale_line(cpu.cache, slot, newer, physical, more, at=virtual)
-                return
-        address = virtual << self._line_shift
-        window = Window(address, address + cache.line)
-        self._report(STALE_LINE, cache.cpu, address, window, "", f"{text}; the new one is lost")
+            if (cache := cpu.cache) is not None:
+                mine = (cache.physical == physical) & (cache.keys >= 0) & cache.dirty
+                for slot in np.flatnonzero(mine).tolist():
+                    if self._copies[cache.cpu].version[slot] == latest:
+                        return cache, slot
+        return None
 
     def _stale_line(
         self,
@@ -307,23 +317,40 @@ class Checker:
         kind: str = STALE_LINE,
         at: int | None = None,
     ) -> None:
-        """Report a copy in a slot, by what happened since it was made."""
-        since = int(self._copies[cache.cpu].since[slot])
-        address, frame = virtual << self._line_shift, physical << self._line_shift >> self._shift
-        event, missing = self._last("cleared", address, since), _UNMAP
+        """Report a copy in a slot, by what happened since it was made.
+
+        ``at``: the virtual line that was read, where that is another.
+        """
+        address = (virtual if at is None else at) << self._line_shift
+        event, missing = self._cause(cache, slot, virtual, physical)
+        if event is None and (newer := self._holder(physical)) is not None and newer != (cache, slot):
+            cache, slot = newer  # the copy was old when it was made: ask when the new one should have gone
+            event, missing = self._cause(cache, slot, int(cache.virtual.reshape(-1)[slot]), physical)
         if event is None:
-            event, missing = self._last_mapped(frame, address, since), _MAP
-        if event is None:
-            window, missing = Window(address, address + cache.line), ""
-            text += "; two mappings are used at once, and nothing the kernel calls is between"
-        else:
-            window = Window(event.start, event.end)
-            text, reached = self._why(text, missing, window.start, since, cache.cpu)
-            self._report(
-                kind, cache.cpu, address if at is None else at << self._line_shift, window, missing, text, reached
+            self._orphan(
+                kind, cache, address, physical, text, "two mappings are used at once, and no flush is between"
             )
             return
-        self._report(kind, cache.cpu, address, window, missing, text)
+        window, since = Window(event.start, event.end), int(self._copies[cache.cpu].since[slot])
+        if kind == LOST_LINE:
+            self._lost[physical] = missing, window
+        text, reached = self._why(text, missing, window.start, since, cache.cpu)
+        self._report(kind, cache.cpu, address, window, missing, text, reached)
+
+    def _orphan(self, kind: str, cache: DataCache, address: int, physical: int, text: str, why: str) -> None:
+        """Report a copy that nothing should have removed: perhaps the new one was lost before."""
+        missing, window = self._lost.get(physical, ("", Window(address, address + cache.line)))
+        if missing:
+            why = f"the new one was lost before, for want of {missing}"
+        self._report(kind, cache.cpu, address, window, missing, f"{text}; {why}")
+
+    def _cause(self, cache: DataCache, slot: int, virtual: int, physical: int) -> tuple[_Happening | None, str]:
+        """Return what should have made a copy go since it was made, and the flush that goes with it."""
+        since, address = int(self._copies[cache.cpu].since[slot]), virtual << self._line_shift
+        event = self._last("cleared", address, since)
+        if event is not None:
+            return event, _UNMAP
+        return self._last_mapped(physical << self._line_shift >> self._shift, address, since), _MAP
 
     def _why(self, text: str, missing: str, address: int, since: int, cpu: int) -> tuple[str, int | None]:
         """Say what became of the flush: not called, did nothing, or reached another CPU only."""
