@@ -175,12 +175,11 @@ class Cpu:
 
     def switch_mm(self, mm: Mm | None) -> int:
         """Run another address space, None: init_mm; return the TLB entries it cost."""
+        if self.cache is not None and self.cache.kind.kind == "vivt":
+            self.cache.clean_and_invalidate()  # cpu_switch_mm, while the old tables are there
         self.mm, self._space = mm, 0 if mm is None else mm.number
         self.mmu.root = self._machine.layout.swapper_pg_dir if mm is None else mm.tables.root
-        dropped = self.tlb.switch(self._space)
-        if self.cache is not None and self.cache.kind.kind == "vivt":
-            self.cache.clean_and_invalidate()  # cpu_switch_mm
-        return dropped
+        return self.tlb.switch(self._space)
 
     # ---- bytes
 

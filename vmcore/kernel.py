@@ -278,15 +278,26 @@ class Kernel(Vmalloc):
     def _check_processes(self) -> None:
         """A process' kernel half is empty, or what init_mm has (arch/*/mm/fault.c: BUG otherwise)."""
         level, first = self.arch.levels[0], self.layout.first_kernel_pgd
+        private = level.prebuilt and not self.layout.shared_kernel_tables
+        for mm in self.pgd_list:
+            roots = self.init_mm.root, mm.tables.root
+            if not private:
+                self._check_copy(mm, level, roots, first)
+                continue
+            for number in range(first, level.entries):
+                entries = (root + number * level.entry_bytes for root in roots)
+                own, copy = (level.decode(self.memory.load(at, level.word_bytes)) for at in entries)
+                self._check_copy(mm, self.arch.levels[1], (own, copy), 0)
+
+    def _check_copy(self, mm: Mm, level: Level, tables: tuple[int, int], first: int) -> None:
+        """What a process has from entry ``first`` on, of init_mm's table and its own, is 0 or init_mm's."""
         skip, size = first * level.entry_bytes, level.table_bytes - first * level.entry_bytes
         kind = f"u{level.entry_bytes}"
-        own = np.frombuffer(self.memory.read(self.init_mm.root + skip, size), kind)
-        for mm in self.pgd_list:
-            copy = np.frombuffer(self.memory.read(mm.tables.root + skip, size), kind)
-            if (wrong := (copy != 0) & (copy != own)).any():
-                n = int(wrong.argmax())
-                where = f"process {mm.number}: {level.name}[{first + n}]"
-                raise BrokenInvariant(f"{where} is {int(copy[n]):#x}, init_mm has {int(own[n]):#x}")
+        own, copy = (np.frombuffer(self.memory.read(table + skip, size), kind) for table in tables)
+        if (wrong := (copy != 0) & (copy != own)).any():
+            n = int(wrong.argmax())
+            where = f"process {mm.number}: {level.name}[{first + n}]"
+            raise BrokenInvariant(f"{where} is {int(copy[n]):#x}, init_mm has {int(own[n]):#x}")
 
     def _check_pages(self) -> None:
         """No page belongs to two areas; every area's pages are handed out; objects and areas agree."""
