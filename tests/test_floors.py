@@ -10,7 +10,7 @@ FLOORS = (
     {"errors", "flags", "units"},
     {"architecture", "flushes", "hookspecs", "weak", "registry", "link", "selection"},
     {"memory", "zones", "slab", "pgtable", "pgwalk", "arealist", "areabuckets", "machine", "explain", "mmu"}
-    | {"elf", "elfcore", "vmcoreinfo"},
+    | {"elf", "elfcore", "resident", "vmcoreinfo"},
     {"vmalloc", "kernel"},
     {"golden", "opscript", "samples", "lines", "procfs", "trace", "trace_text", "replay", "dump"},
     {"__init__", "__main__", "cli"},

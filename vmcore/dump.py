@@ -224,7 +224,8 @@ class Dump:
             return np.zeros(len(offsets), f"<u{size}")
         if self._skew & size - 1:
             return self._view(f"any <u{size}")[offsets]
-        return self._view(f"<u{size}").take(offsets >> size.bit_length() - 1)
+        words: np.ndarray = self._view(f"<u{size}").take(offsets >> size.bit_length() - 1)
+        return words
 
     def rows(self, starts: np.ndarray, row_bytes: int, size: int) -> tuple[np.ndarray, np.ndarray]:
         """Return whole tables as rows of words, zeros where any byte of one is missing.
