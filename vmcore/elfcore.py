@@ -100,4 +100,4 @@ def _filled(data: np.ndarray) -> Iterator[tuple[int, int]]:
             pages = piece.view(np.uint64).reshape(-1, _BLOCK // 8)
             full = (pages != 0).any(axis=1)
             edges = np.flatnonzero(np.diff(np.concatenate([[False], full, [False]])))
-            yield from (edges.reshape(-1, 2) * _BLOCK + at).tolist()
+            yield from zip((edges[::2] * _BLOCK + at).tolist(), (edges[1::2] * _BLOCK + at).tolist(), strict=True)
