@@ -168,16 +168,16 @@ class Dump:
         have no such table.
         """
         shift = (self._bounds & -self._bounds).bit_length() - 1
-        base, end = int(self.runs.starts[0]), int(self.runs.ends[-1])
-        count = (end >> shift) - (base >> shift)
-        if shift < 3 or count > _CELLS_MOST:
+        bounds = np.stack([self.runs.starts, self.runs.ends], axis=1).ravel() >> max(shift, 0)
+        if shift < 3 or bounds[-1] - bounds[0] > _CELLS_MOST:
             return None
-        cells = np.full(count + 1, -1, np.int32)
-        lengths = self.runs.ends - self.runs.starts >> shift
-        first = np.cumsum(lengths) - lengths
-        where = np.arange(lengths.sum()) + np.repeat((self.runs.starts - base >> shift) - first, lengths)
-        cells[where] = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
-        return base, shift, cells
+        runs = np.full(len(bounds) + 1, -1, np.int32)
+        runs[1::2] = np.arange(len(bounds) // 2)
+        return (
+            int(self.runs.starts[0]),
+            shift,
+            np.repeat(runs, np.diff(bounds, prepend=bounds[0], append=bounds[-1] + 1)),
+        )
 
     def _runs_at(self, addresses: np.ndarray) -> np.ndarray:
         """Return the number of the run each address (int64) is in; -1: none."""
