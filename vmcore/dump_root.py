@@ -286,8 +286,8 @@ def _from_cpus(dump: Dump, arch: Architecture, cpu: CpuNote, records: Iterable[A
             reasons.append(f"CPU {number}'s root {address:#x} is not in the dump")
     if not notes:
         return None
-    names = [a.name for a in records if _cpus_fit(notes[0].desc, a)]
-    fits = f"; records that fit: {', '.join(sorted(names))}" if names else ""
+    names = fitting(dump, None, [a for a in records if _cpus_fit(notes[0].desc, a)])
+    fits = f"; records that fit: {', '.join(names)}" if names else ""
     told = "; ".join(dict.fromkeys(reasons))
     raise RootError(f"{dump.name}: no root for {arch.name!r} in its {cpu.name} notes: {told}{fits}; or {_GIVE}")
 
