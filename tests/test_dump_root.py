@@ -177,7 +177,7 @@ def test_nothing_to_go_by(opened, registry):
     with opened(core([(0, bytes(PAGE))], machine=40)) as dump:
         with pytest.raises(RootError, match=r"found neither a VMCOREINFO nor .*--root\), or .*--vmcoreinfo\)"):
             find_root(dump, registry.get("armv7"))
-        with pytest.raises(RootError, match="e_machine is 40, expected 3; .*: armv5, armv7, armv7-highmem"):
+        with pytest.raises(RootError, match=r"e_machine is 40, expected 3; .*: armv5, armv7, armv7-highmem"):
             find_root(dump, registry.get("i386"), records=registry.architectures.values())
     bare = evolve(registry.get("i386"), name="bare", image=None)
     with (
