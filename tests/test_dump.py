@@ -208,6 +208,11 @@ def test_notes_are_read_and_damaged_ones_told(opened):
     with opened(core(SEGMENTS, good + struct.pack("<III", 4, 1 << 30, 0))) as dump:
         assert len(dump.notes) == 2
         assert dump.problems == ("the note at file offset 0x128 is larger than its segment",)
+    with opened(core(SEGMENTS, good + bytes(100))) as dump:  # as the kernel pads them
+        assert (len(dump.notes), dump.problems) == (2, ())
+    with opened(core(SEGMENTS, struct.pack("<III", 0, 0, 1) * 0x5000)) as dump:
+        assert len(dump.notes) == 0x4000
+        assert dump.problems == ("more than 0x4000 notes; those from file offset 0x300e8 are left out",)
 
 
 def test_rows_may_cross_from_one_segment_to_the_next(opened):

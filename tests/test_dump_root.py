@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from attrs import evolve
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.dumps import RECORDS, capture, core, note
 from vmcore.dump import open_dump
 from vmcore.dump_root import find_root, fitting, read_vmcoreinfo
 from vmcore.errors import RootError
+from vmcore.vmcoreinfo import VmcoreInfo
 
 PAGE = 0x1000
 
@@ -193,6 +196,30 @@ def test_a_vmcoreinfo_file_that_is_none(tmp_path):
     (tmp_path / "text").write_bytes(b"hello\n\0\xff")
     with pytest.raises(RootError, match="found no line KEY=value, expected a VMCOREINFO text"):
         read_vmcoreinfo(str(tmp_path / "text"))
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_any_text_for_vmcoreinfo_gives_a_root_that_is_there_or_an_error(data, registry):
+    arch = registry.get(data.draw(st.sampled_from(["i386", "i386-pae", "x86_64", "armv7"])))
+    symbols, numbers = (
+        ("swapper_pg_dir", "init_top_pgt"),
+        ("phys_base", "PAGE_OFFSET", "PHYS_OFFSET", "vmcore_root"),
+    )
+    keys = ["PAGESIZE", "CONFIG_X86_PAE", "NUMBER(__START_KERNEL_map)", *(f"SYMBOL({s})" for s in symbols)]
+    keys += [f"NUMBER({n})" for n in numbers]
+    values = st.one_of(
+        st.text(max_size=20), st.integers(-(1 << 70), 1 << 70).map("{:x}".format), st.integers().map(str),
+        st.sampled_from(["c1efc000", "ffffffff81efc000", "4096", "y", "0", "0xc0000000", "9" * 5000, "f" * 4000]),
+    )  # fmt: skip
+    text = "\n".join(f"{k}={v}" for k, v in data.draw(st.lists(st.tuples(st.sampled_from(keys), values))))
+    info = VmcoreInfo.parse(text.encode("utf-8", "replace"), "text")
+    with open_dump(capture("i386-2level").core) as dump:
+        try:
+            root = find_root(dump, arch, vmcoreinfo=info)
+        except RootError:
+            return
+        assert dump.word(root.address & -8, 4) is not None
 
 
 # ---- CPU notes

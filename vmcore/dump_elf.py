@@ -16,6 +16,7 @@ from vmcore.elf import Note
 from vmcore.errors import DumpError
 
 _NOTE_BYTES = 1 << 24  #: most that is read of all notes
+_NOTES_MOST = 1 << 14  #: a few per CPU
 _NOT_PHYSICAL = (1 << 64) - 1, (1 << 32) - 1  #: p_paddr of /proc/kcore's vmalloc segments
 
 
@@ -91,10 +92,17 @@ def _notes(headers: np.ndarray, file: mmap, problems: list[str]) -> list[Note]:
 
 
 def _read_notes(data: bytes, offset: int, out: list[Note], problems: list[str]) -> None:
-    """Add the notes of one segment; a note that is cut ends it."""
+    """Add the notes of one segment; zeros, or a note that is cut, end it."""
     at = 0
     while at + elf.NHDR.size <= len(data):
         name_bytes, desc_bytes, kind = elf.NHDR.unpack_from(data, at)
+        if not name_bytes | desc_bytes | kind:
+            return
+        if len(out) == _NOTES_MOST:
+            problems.append(
+                f"more than {_NOTES_MOST:#x} notes; those from file offset {offset + at:#x} are left out"
+            )
+            return
         name_at = at + elf.NHDR.size
         desc_at = name_at + (name_bytes + 3 & -4)
         if desc_at + desc_bytes > len(data):
