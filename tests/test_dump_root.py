@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.dumps import RECORDS, capture, core, note
+from vmcore.architecture import KernelImage
 from vmcore.dump import open_dump
 from vmcore.dump_root import find_root, fitting, read_vmcoreinfo
-from vmcore.errors import RootError
+from vmcore.errors import ArchitectureError, RootError
 from vmcore.vmcoreinfo import VmcoreInfo
 
 PAGE = 0x1000
@@ -282,3 +283,17 @@ def test_a_given_root_must_be_in_the_dump(opened, registry):
             find_root(dump, registry.get("armv7"), root=0x8000)
         with pytest.raises(RootError, match="is not in the dump"):
             find_root(dump, registry.get("armv7"), root=1 << 70)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bases": []}, "kernelimage: bases is empty, expected at least one"),
+        ({"bases": [0], "roots": []}, "kernelimage: roots is empty, expected at least one"),
+        ({"bases": [0], "root_align": 48}, "kernelimage: root_align is 0x30, expected a power of two"),
+        ({"bases": "x"}, "kernelimage: bases is 'x', expected"),
+    ],
+)
+def test_an_image_that_cannot_be_is_refused(change, message):
+    with pytest.raises(ArchitectureError, match=message):
+        KernelImage(machine=1, **change)
