@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.dumps import RECORDS, capture, core, ehdr, lime, note, phdr
+from vmcore import dump as dump_module
 from vmcore.dump import open_dump
 from vmcore.dump_file import map_file
 from vmcore.errors import DumpError, NotInDump
@@ -115,6 +116,26 @@ def test_captures_read_as_qemu_read_the_machine(name, registry):
         for sample in found.meta["content"]:
             pages = [dump.read(int(p, 16), PAGE) for p in sample["pages_phys"]]
             assert hashlib.sha256(b"".join(pages)).hexdigest() == sample["sha256"]
+
+
+def test_text_is_found_across_the_pieces_it_is_searched_in(opened, monkeypatch):
+    monkeypatch.setattr(dump_module, "_CHUNK", 16)
+    data = bytearray(256)
+    for at in (3, 10, 14, 30, 61, 252):
+        data[at : at + 4] = b"text"
+    with opened(core([(0x1000, bytes(data)), (0x1100, b"text"), (0x5000, b"..text")])) as dump:
+        assert list(dump.find(b"text", 1 << 20)) == [
+            0x1003,
+            0x100A,
+            0x100E,
+            0x101E,
+            0x103D,
+            0x10FC,
+            0x1100,
+            0x5002,
+        ]
+        assert list(dump.find(b"text", 0x20)) == [0x1003, 0x100A, 0x100E, 0x101E]
+        assert list(dump.find(b"text", 0x105)) == [0x1003, 0x100A, 0x100E, 0x101E, 0x103D, 0x10FC, 0x1100]
 
 
 # ---- what a file may say
@@ -296,6 +317,7 @@ BIG = ehdr(2, 1, order=2)
         (ehdr(2, 1)[:40], {}, "offset 0x28: found the end of the file, expected an ELF header"),
         (b"\x7fELF", {}, "found ELF class none, byte order none"),
         (ehdr(2, 1) + phdr(2, 1, 120, 0, 0) + LOW, {}, "found no memory"),
+        (core([(0, LOW), (0, HIGH)]), {}, "no physical address in any segment, expected the core of a machine"),
         (b"KDUMP   " + LOW, {}, "a compressed kdump file, .*makedumpfile -E"),
         (b"DISKDUMP" + LOW, {}, "a diskdump file, .*makedumpfile -E"),
         (b"makedumpfile\0" + LOW, {}, "a flattened makedumpfile file, .*makedumpfile -R"),
@@ -392,6 +414,7 @@ def test_words_and_rows_are_those_of_a_plain_array(opened, data):
 _OPEN = """
 import sys, time
 import numpy as np
+from vmcore import dump as dump_module
 from vmcore.dump import open_dump
 open_dump(sys.argv[1], base=0).close()  # imports, page cache of the header
 start = time.perf_counter()

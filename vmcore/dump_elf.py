@@ -42,6 +42,10 @@ def read_elf(path: str, file: mmap) -> Contents:
         raise DumpError(path, phoff, "no program header", "PT_LOAD segments; copy the dump again")
     headers = np.frombuffer(file, phdr, min(count, room), phoff).copy()
     loads = headers[(headers["type"] == elf.PT_LOAD) & ~np.isin(headers["paddr"], _NOT_PHYSICAL)]
+    if len(loads) > 1 and not loads["paddr"].any():
+        raise DumpError(
+            path, phoff, "no physical address in any segment", "the core of a machine, not of a process"
+        )
     notes = _notes(headers[headers["type"] == elf.PT_NOTE], file, problems)
     starts, sizes, offsets = (loads[name].astype(np.uint64) for name in ("paddr", "filesz", "offset"))
     return Contents(starts, sizes, offsets, tuple(notes), machine, tuple(problems))
