@@ -177,6 +177,29 @@ def test_tables_that_map_the_root_elsewhere_are_not_its(opened, registry):
         find_root(dump, registry.get("i386"))
 
 
+def sections(virtual, physical):
+    """Return the 16 KiB of a first-level table whose section maps a virtual address to a physical one."""
+    words = np.zeros(4096, "<u4")
+    words[virtual >> 20] = physical & -(1 << 20) | 0x1140E
+    return words.tobytes()
+
+
+def test_where_ram_begins_is_found_far_below_the_root(opened, registry):
+    text = INFO.replace("c0405000", "c8004000")
+    root = sections(0xC8004000, 0x48004000)
+    with opened(with_info(text, [(0x48004000, root)], machine=40)) as dump:
+        assert find_root(dump, registry.get("armv7")).address == 0x48004000
+
+
+def test_a_guess_that_the_tables_do_not_confirm_is_no_root(opened, registry):
+    text = INFO.replace("c0405000", "c0004000")
+    with (
+        opened(with_info(text, [(0x40004000, bytes(0x4000))], machine=40)) as dump,
+        pytest.raises(RootError, match="0x40004000 has tables that do not map it.*give the root table"),
+    ):
+        find_root(dump, registry.get("armv7"))
+
+
 def test_nothing_to_go_by(opened, registry):
     with opened(core([(0, bytes(PAGE))], machine=40)) as dump:
         with pytest.raises(RootError, match=r"found neither a VMCOREINFO nor .*--root\), or .*--vmcoreinfo\)"):

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import mmap
 import os
 import time
 
@@ -92,6 +93,17 @@ def test_the_note_says_where_the_root_is(kernel, tmp_path):
     k.save(tmp_path / "ram.elf")
     with open_dump(tmp_path / "ram.elf") as dump:
         assert b"\nCONFIG_X86_PAE=y\n" in dump.notes[0].desc
+    k = kernel("armv5", ram=RAM, platform="ebsa285-co285")
+    k.save(tmp_path / "ram.elf")
+    with open_dump(tmp_path / "ram.elf") as dump:
+        lines = dump.notes[0].desc.decode().splitlines()
+        assert lines[3:] == [
+            "SYMBOL(swapper_pg_dir)=60004000",
+            "SYMBOL(_stext)=60001000",
+            "NUMBER(PAGE_OFFSET)=0x60000000",
+            "NUMBER(PHYS_OFFSET)=0",
+        ]
+        assert find_root(dump, k.arch).address == 0x4000
 
 
 def test_a_huge_machine_costs_what_was_touched(kernel, tmp_path):
@@ -122,6 +134,23 @@ def test_pages_smaller_than_the_host_s(packed, tmp_path):
         assert [tuple(n) for n in dump.notes] == [("A", 1, b"xyz"), ("", 2, b"")]
         for bank in banks:
             assert dump.read(bank.start, bank.size) == memory.read(bank.start, bank.size)
+
+
+def test_what_was_touched_is_asked_in_pieces(monkeypatch):
+    monkeypatch.setattr(resident, "_CHUNK", 4)
+    page = mmap.PAGESIZE
+    buffer = mmap.mmap(-1, 64 * page, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    buffer.madvise(mmap.MADV_NOHUGEPAGE)
+    touched = [0, 3, 4, 5, 11, 12, 40, 63]
+    for n in touched:
+        buffer[n * page] = 1
+    data = np.frombuffer(buffer, np.uint8)
+    for first, end in ((0, 64 * page), (3 * page + 512, 41 * page), (4 * page, 63 * page + 512)):
+        found = list(resident.touched(data[first:end]))
+        assert {n for a, b in found for n in range((first + a) // page, -(-(first + b) // page))} == {
+            n for n in touched if n * page < end and (n + 1) * page > first
+        }
+        assert all(0 <= a < b <= end - first for a, b in found)
 
 
 def test_where_the_host_does_not_say_what_was_touched_all_is_read(kernel, tmp_path, monkeypatch):
