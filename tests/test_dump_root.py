@@ -195,7 +195,7 @@ def test_a_guess_that_the_tables_do_not_confirm_is_no_root(opened, registry):
     text = INFO.replace("c0405000", "c0004000")
     with (
         opened(with_info(text, [(0x40004000, bytes(0x4000))], machine=40)) as dump,
-        pytest.raises(RootError, match="0x40004000 has tables that do not map it.*give the root table"),
+        pytest.raises(RootError, match=r"0x40004000 has tables that do not map it.*give the root table"),
     ):
         find_root(dump, registry.get("armv7"))
 
