@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from vmcore.architecture import Access, Layout, LayoutRequest, Leaf, Level, Window, cut_banks
+from vmcore.architecture import Access, KernelImage, Layout, LayoutRequest, Leaf, Level, Window, cut_banks
 from vmcore.errors import LayoutError
 from vmcore.units import format_size
 
@@ -90,6 +90,17 @@ def second_level(large: Leaf, small: Leaf, names: tuple[tuple[str, int], ...]) -
         flag_names=names,
     )
 
+
+# ---- dumps of it
+
+#: arch/arm/kernel/vmcore_info.c; bases are those of CONFIG_VMSPLIT, and one platform's. Real kernels do not
+#: print PHYS_OFFSET, and QEMU's dump-guest-memory writes no TTBR.
+IMAGE = KernelImage(
+    machine=40,
+    root_align=0x4000,
+    bases=(0xC0000000, 0xB0000000, 0x80000000, 0x60000000, 0x40000000),
+    lines={"CONFIG_ARM_LPAE": ("",)},
+)
 
 # ---- address maps
 

@@ -144,4 +144,5 @@ ARMV5 = Architecture(
     max_cpus=1,
     hardware=ARM926,
     linear_map=LinearMap(leaf="1 MiB section", flags=0x41E),
+    image=arm.IMAGE,
 )

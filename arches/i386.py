@@ -53,6 +53,7 @@ I386 = Architecture(
     layout=x86.Layout32(name="i386", highmem=False, pae=False),
     hardware=HardwareView(levels=x86.as_the_mmu((PGD, PTE), 32, x86.ACCESS_32, (PSE36,), ())),
     linear_map=x86.LINEAR_4M,
+    image=x86.image_32(pae=False),
 )
 
 I386_HIGHMEM = evolve(

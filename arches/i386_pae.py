@@ -77,6 +77,7 @@ I386_PAE = Architecture(
     platforms=x86.PAE_PLATFORMS,
     hardware=HardwareView(levels=MMU_LEVELS),
     linear_map=x86.LINEAR_2M,
+    image=x86.image_32(pae=True),
 )
 
 I386_PAE_HIGHMEM = evolve(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from vmcore.architecture import (
     Architecture,
     HardwareView,
+    KernelImage,
     Layout,
     LayoutRequest,
     Level,
@@ -105,6 +106,19 @@ def lay_out(request: LayoutRequest) -> Layout:
     )
 
 
+#: arch/x86/kernel/vmcore_info_64.c; init_level4_pgt until 4.12.
+IMAGE = KernelImage(
+    machine=62,
+    roots=("init_top_pgt", "swapper_pg_dir", "init_level4_pgt"),
+    bases=(0xFFFFFFFF80000000,),  # __START_KERNEL_map
+    base_number="__START_KERNEL_map",
+    physical_number="phys_base",
+    physical=0,
+    linear=False,
+    lines={"NUMBER(pgtable_l5_enabled)": ("0", ""), "NUMBER(sme_mask)": ("0", "")},
+    cpu=x86.qemu_note(x86.PAE_ON, x86.LA57_OFF),
+)
+
 X86_64 = Architecture(
     name="x86_64",
     description="64-bit x86 with NX, four levels",
@@ -131,6 +145,7 @@ X86_64 = Architecture(
         canonical_bits=48,
     ),
     linear_map=x86.LINEAR_2M,
+    image=IMAGE,
 )
 
 

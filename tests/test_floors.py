@@ -9,25 +9,11 @@ PACKAGE = Path(__file__).parents[1] / "vmcore"
 FLOORS = (
     {"errors", "flags", "units"},
     {"architecture", "flushes", "hookspecs", "weak", "registry", "link", "selection"},
-    {
-        "memory",
-        "zones",
-        "slab",
-        "pgtable",
-        "pgwalk",
-        "arealist",
-        "areabuckets",
-        "machine",
-        "explain",
-        "mmu",
-        "rights",
-        "tlb",
-        "dcache",
-        "cpu",
-        "coherence",
-    },
+    {"memory", "zones", "slab", "pgtable", "pgwalk", "arealist", "areabuckets", "machine", "explain"}
+    | {"mmu", "rights", "tlb", "dcache", "cpu", "coherence"}
+    | {"elf", "elfcore", "resident", "vmcoreinfo"},
     {"vmalloc", "kernel"},
-    {"golden", "opscript", "samples", "lines", "procfs", "trace", "trace_text", "replay"},
+    {"golden", "opscript", "samples", "lines", "procfs", "trace", "trace_text", "replay", "dump"},
     {"__init__", "__main__", "cli"},
 )
 LEVEL = {name: number for number, floor in enumerate(FLOORS) for name in floor}
