@@ -8,7 +8,21 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "vmcore"
 FLOORS = (
     {"errors", "flags", "units"},
-    {"architecture", "flushes", "hookspecs", "weak", "registry", "link", "selection"},
+    {
+        "architecture",
+        "records",
+        "levels",
+        "hardware",
+        "layout",
+        "image",
+        "validation",
+        "flushes",
+        "hookspecs",
+        "weak",
+        "registry",
+        "link",
+        "selection",
+    },
     {"memory", "zones", "slab", "pgtable", "pgwalk", "arealist", "areabuckets", "machine", "explain"}
     | {"mmu", "rights", "tlb", "dcache", "cpu", "coherence"}
     | {"elf", "elfcore", "resident", "vmcoreinfo"},
@@ -133,7 +147,20 @@ def test_nobody_imports_the_built_in_architectures(path):
 
 
 def test_the_built_in_architectures_use_the_contract_only():
-    allowed = {"architecture", "flushes", "hookspecs", "errors", "units", "flags"}
+    allowed = {
+        "architecture",
+        "records",
+        "levels",
+        "hardware",
+        "layout",
+        "image",
+        "validation",
+        "flushes",
+        "hookspecs",
+        "errors",
+        "units",
+        "flags",
+    }
     for path in (PACKAGE.parent / "arches").glob("*.py"):
         collected = Imports()
         tree = ast.parse(path.read_text(encoding="utf-8"))
