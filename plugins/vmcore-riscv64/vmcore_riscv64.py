@@ -12,24 +12,30 @@ from typing import TYPE_CHECKING
 from attrs import evolve
 
 from vmcore import Architecture, HardwareView, Layout, LayoutError, LayoutRequest, hookimpl
-from vmcore.architecture import KernelImage, Leaf, Level, Window, Zone, cut_banks
+from vmcore.architecture import Access, KernelImage, Leaf, Level, LinearMap, Window, Zone, cut_banks
 from vmcore.hookspecs import FlushSymbol
 from vmcore.units import format_size
 
 if TYPE_CHECKING:
     from vmcore.machine import Machine
 
-vmcore_api = (1, 0)
+vmcore_api = (1, 1)
 
 PFN = (10, 44, 12)  # (entry bit, width, address bit): _PAGE_PFN_SHIFT, asm/pgtable-bits.h
 FLAGS = {name: 1 << bit for bit, name in enumerate([*"VRWXUGAD", "SPECIAL"])}
 FLAGS |= {"NC": 1 << 61, "IO": 1 << 62, "N": 1 << 63}  # Svpbmt and Svnapot
 
 
+#: What an entry of a page allows in supervisor mode; an entry of a table has no say.
+ACCESS = Access(read=[(0x2, 0x2)], write=[(0x4, 0x4)], execute=[(0x8, 0x8)], shared=[(0x20, 0x20)],
+                accessed=0x40, dirty=0x80)  # fmt: skip
+
+
 def leaves(shift: int) -> list[Leaf]:
     """Return the large pages of a level: V with any of R, W, X, the page number without its low bits."""
     frame = [(PFN[0] + shift - 12, PFN[1] - shift + 12, shift)]
-    return [Leaf(f"{format_size(1 << shift)} page ({x})", 1 | FLAGS[x], 1 | FLAGS[x], shift, frame) for x in "RWX"]
+    name = f"{format_size(1 << shift)} page"
+    return [Leaf(f"{name} ({x})", 1 | FLAGS[x], 1 | FLAGS[x], shift, frame, ACCESS) for x in "RWX"]
 
 
 WORD = (1 << 64) - 1
@@ -68,7 +74,8 @@ RISCV64 = Architecture(
     page_kernel=0xE7, page_kernel_exec=0xEF,
     protections={"PAGE_KERNEL_READ": 0xE3, "PAGE_KERNEL_READ_EXEC": 0xEB},
     ioremap_max_order=30, zones=[Zone("DMA32", 1 << 32), Zone("NORMAL")], layout=layout,
-    hardware=HardwareView(levels=(PGD, PMD, evolve(PTE, present_mask=0x1)), canonical_bits=39),
+    hardware=HardwareView(levels=(PGD, PMD, evolve(PTE, present_mask=0x1, access=ACCESS)), canonical_bits=39),
+    linear_map=LinearMap(leaf="2 MiB page (R)", flags=0xE7, kernel_flags=0xEF),
     # arch/riscv/kernel/vmcore_info.c
     image=KernelImage(
         machine=243, bases=[0xFFFF_FFFF_8000_0000], base_number="KERNEL_LINK_ADDR", linear=False,
