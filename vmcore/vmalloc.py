@@ -566,7 +566,7 @@ class Vmalloc(Machine):
         if (missing := np.flatnonzero(frames == NO_FRAME)).size:
             self._access_fault(addr, int(missing[0]), "read")
         skip = addr & self.page_size - 1
-        data: np.ndarray = self.memory.pages[self.memory.rows(frames)].ravel()
+        data: np.ndarray = self.memory.pages[self.memory.page_rows(frames)].ravel()
         return data[skip : skip + count].tobytes()
 
     def _copy_to(self, addr: int, data: np.ndarray) -> None:
@@ -574,7 +574,7 @@ class Vmalloc(Machine):
         page, frames = self.page_size, self._frames_under(addr, len(data))
         missing = np.flatnonzero(frames == NO_FRAME)
         good = int(missing[0]) if missing.size else len(frames)
-        rows, skip = self.memory.rows(frames[:good]), addr & page - 1
+        rows, skip = self.memory.page_rows(frames[:good]), addr & page - 1
         room = min(len(data), good * page - skip)
         if room > 0:
             self._scatter(rows, skip, data[:room])
