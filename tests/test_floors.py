@@ -9,7 +9,8 @@ PACKAGE = Path(__file__).parents[1] / "vmcore"
 FLOORS = (
     {"errors", "flags", "units"},
     {"architecture", "flushes", "hookspecs", "weak", "registry", "link", "selection"},
-    {"memory", "zones", "slab", "pgtable", "pgwalk", "arealist", "areabuckets", "machine", "explain", "mmu"},
+    {"memory", "zones", "slab", "pgtable", "pgwalk", "arealist", "areabuckets", "machine", "explain"}
+    | {"mmu", "mappings"},
     {"vmalloc", "kernel"},
     {"golden", "opscript", "samples", "lines", "procfs", "trace", "trace_text", "replay"},
     {"__init__", "__main__", "cli"},

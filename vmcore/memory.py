@@ -171,7 +171,7 @@ class PhysicalMemory:
         return found, there
 
     def _find(self, addresses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return offsets in the buffer of physical addresses (int64, shape ``(n,)``; 0: none), and where RAM is."""
+        """Return buffer offsets of physical addresses (int64, shape ``(n,)``; 0: none), and where RAM is."""
         if len(self._runs) == 1:
             at = addresses - self._first_delta
             there = at.view(np.uint64) < self._first_end - self._first_start

@@ -8,42 +8,13 @@ whole-array steps; a walk ends after as many steps as there are levels, whatever
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from attrs import frozen
 
-from vmcore.architecture import Architecture, Leaf, Level, Segment
-
-
-class TableMemory(Protocol):
-    """Physical memory that page tables are read from; little-endian."""
-
-    def word(self, address: int, size: int) -> int | None:
-        """Return the aligned word of ``size`` (4 or 8) bytes at a physical address; None: it is not there."""
-        ...
-
-    def words(self, addresses: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return aligned words at physical addresses (int64, shape ``(n,)``), 0 where there are none.
-
-        Returns:
-            Words, unsigned, and whether each is there, bool, both of shape ``(n,)``.
-        """
-        ...
-
-    def rows(self, starts: np.ndarray, row_bytes: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return whole rows of aligned words, each row within one page, 0 where there are none.
-
-        Args:
-            starts: physical addresses, bytes, int64, shape ``(n,)``, multiples of ``row_bytes``.
-            row_bytes: bytes of a row, a power of two.
-            size: bytes of a word, 4 or 8.
-
-        Returns:
-            Words, unsigned, shape ``(n, row_bytes // size)``, and whether the row is there, bool, ``(n,)``.
-        """
-        ...
-
+from vmcore.architecture import Architecture, Leaf, Level
+from vmcore.mmu_levels import Depth, TableMemory, decode, lay_out
 
 _BLOCK = 1 << 15  # addresses translated at a time: the arrays in between stay in the cache
 
@@ -96,92 +67,6 @@ class Walks:
     words: np.ndarray
 
 
-class Page(NamedTuple):
-    """A kind of page at a level, laid out for the walk."""
-
-    leaf: Leaf | None  # None: any entry of a last level that lists no leaves
-    mask: int
-    value: int
-    shift: int
-    address_mask: int  # of the address inside the page
-    in_place: int  # mask of the frame, where it sits in the entry at its own bits; else 0
-    frame: tuple[Segment, ...]
-
-    def frames(self, words: np.ndarray) -> np.ndarray:
-        """Return where the pages begin (physical, int64) that entries (uint64) of this kind map."""
-        return decode_words(self.frame, words, self.in_place) & ~np.int64(self.address_mask)
-
-
-class Depth(NamedTuple):
-    """A level laid out for the walk."""
-
-    level: Level
-    shift: int
-    index_mask: int
-    stride: int
-    offset: int
-    size: int
-    present: int
-    bad_mask: int
-    good: int
-    last: bool
-    in_place: int
-    pages: tuple[Page, ...]
-
-    def tables(self, words: np.ndarray) -> np.ndarray:
-        """Return the tables (physical, int64) that entries (uint64) point to."""
-        return decode_words(self.level.frame, words, self.in_place)
-
-
-def _in_place(frame: tuple[Segment, ...]) -> int:
-    """Return the mask of a frame field that holds the address at its own bits, else 0."""
-    fits = all(s.entry_bit == s.address_bit for s in frame)
-    return sum(s.entry_mask for s in frame) if fits else 0
-
-
-def _decode(frame: tuple[Segment, ...], word: int) -> int:
-    return sum((word & s.entry_mask) >> s.entry_bit << s.address_bit for s in frame)
-
-
-def decode_words(frame: tuple[Segment, ...], words: np.ndarray, in_place: int = 0) -> np.ndarray:
-    """Return the physical addresses (bytes, int64) a frame field of words (uint64, any shape) holds.
-
-    ``in_place`` is the mask of the field where it holds addresses at their own bits, else 0.
-    """
-    if in_place:
-        return (words & np.uint64(in_place)).view(np.int64)
-    out = np.zeros(words.shape, np.uint64)
-    for s in frame:
-        out |= (words & np.uint64(s.entry_mask)) >> np.uint64(s.entry_bit) << np.uint64(s.address_bit)
-    return out.view(np.int64)
-
-
-def _page(leaf: Leaf | None, level: Level) -> Page:
-    if leaf is None:
-        shift, frame = level.shift, level.frame
-        return Page(None, 0, 0, shift, (1 << shift) - 1, _in_place(frame), frame)
-    size = (1 << leaf.shift) - 1
-    return Page(leaf, leaf.mask, leaf.value, leaf.shift, size, _in_place(leaf.frame), leaf.frame)
-
-
-def _depth(level: Level, last: bool) -> Depth:
-    pages = tuple(_page(leaf, level) for leaf in level.leaves)
-    return Depth(
-        level,
-        level.shift,
-        level.entries - 1,
-        level.entry_bytes,
-        level.offset,
-        level.word_bytes,
-        level.present_mask,
-        level.bad_mask,
-        level.good_value,
-        last,
-        _in_place(level.frame),
-        pages or ((_page(None, level),) if last else ()),
-    )
-
-
 def _entries(d: Depth, tables: np.ndarray, node: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return which entries of a level to read, each once if they are fewer than the addresses, and whose they are.
 
@@ -220,7 +105,7 @@ class Mmu:
         self.levels, self.memory, self.root = arch.hardware_levels, memory, root
         self.page_shift, self.word_mask = arch.page_shift, arch.word_mask
         #: the levels, laid out for walks
-        self.depths = tuple(_depth(level, level is self.levels[-1]) for level in self.levels)
+        self.depths = tuple(lay_out(level, level is self.levels[-1]) for level in self.levels)
         bits = arch.hardware.canonical_bits
         #: (what to add so that canonical addresses are the low ones, how many those are)
         self._canonical = (1 << bits - 1, 1 << bits) if bits else None
@@ -250,11 +135,11 @@ class Mmu:
                 return None
             for page in d.pages:
                 if word & page.mask == page.value:
-                    frame = word & page.in_place or _decode(page.frame, word)
+                    frame = word & page.in_place or decode(page.frame, word)
                     return frame & ~page.address_mask | address & page.address_mask
             if d.last or word & d.bad_mask != d.good:
                 return None
-            table = word & d.in_place or _decode(d.level.frame, word)
+            table = word & d.in_place or decode(d.level.frame, word)
         return None
 
     def walk(self, address: int) -> Walk:
@@ -276,12 +161,12 @@ class Mmu:
                 return Walk((*steps, Step(d.level, at, word)), End.NOT_PRESENT, None)
             for page in d.pages:
                 if word & page.mask == page.value:
-                    physical = _decode(page.frame, word) & ~page.address_mask | address & page.address_mask
+                    physical = decode(page.frame, word) & ~page.address_mask | address & page.address_mask
                     return Walk((*steps, Step(d.level, at, word, page.leaf)), End.MAPPED, physical)
             steps.append(Step(d.level, at, word))
             if d.last or word & d.bad_mask != d.good:
                 break
-            table = _decode(d.level.frame, word)
+            table = decode(d.level.frame, word)
         return Walk(tuple(steps), End.NO_TABLE, None)
 
     def translate_many(self, addresses: np.ndarray) -> np.ndarray:
