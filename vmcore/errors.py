@@ -112,6 +112,37 @@ class GoldenError(VmcoreError, ValueError):
     """A golden bundle that cannot be read, or that no installed architecture can replay."""
 
 
+class DumpError(VmcoreError, ValueError):
+    """A RAM dump that cannot be read.
+
+    Attributes:
+        file: its name, as shown to the user.
+        offset: where in it (unpacked), bytes; None when the file as a whole is meant.
+    """
+
+    def __init__(self, file: str, offset: int | None, found: str, expected: str) -> None:
+        self.file, self.offset = file, offset
+        where = "" if offset is None else f", offset {offset:#x}"
+        super().__init__(f"{file}{where}: found {found}, expected {expected}")
+
+
+class NotInDump(VmcoreError, LookupError):
+    """A physical address that a dump has no byte of.
+
+    Attributes:
+        file: name of the dump.
+        address: the first address that is missing.
+    """
+
+    def __init__(self, file: str, address: int) -> None:
+        self.file, self.address = file, address
+        super().__init__(f"{file}: physical address {address:#x} is not in the dump; take one that has this page")
+
+
+class RootError(VmcoreError, LookupError):
+    """A root table that cannot be found, or that another architecture's record is for."""
+
+
 class BusError(VmcoreError, LookupError):
     """A physical address that no bank of RAM answers to (a bus error on the machine)."""
 
