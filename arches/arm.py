@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from vmcore.architecture import Layout, LayoutRequest, Leaf, Level, Window, cut_banks
+from vmcore.architecture import KernelImage, Layout, LayoutRequest, Leaf, Level, Window, cut_banks
 from vmcore.errors import LayoutError
 from vmcore.units import format_size
 
@@ -86,6 +86,17 @@ def second_level(small: Leaf, names: tuple[tuple[str, int], ...]) -> Level:
         flag_names=names,
     )
 
+
+# ---- dumps of it
+
+#: arch/arm/kernel/vmcore_info.c; bases are those of CONFIG_VMSPLIT, and one platform's. Real kernels do not
+#: print PHYS_OFFSET, and QEMU's dump-guest-memory writes no TTBR.
+IMAGE = KernelImage(
+    machine=40,
+    root_align=0x4000,
+    bases=(0xC0000000, 0xB0000000, 0x80000000, 0x60000000, 0x40000000),
+    lines={"CONFIG_ARM_LPAE": ("",)},
+)
 
 # ---- address maps
 

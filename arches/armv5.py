@@ -111,4 +111,5 @@ ARMV5 = Architecture(
     default_ram=256 << 20,
     max_cpus=1,
     hardware=ARM926,
+    image=arm.IMAGE,
 )

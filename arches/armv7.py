@@ -80,6 +80,7 @@ ARMV7 = Architecture(
     layout=arm.PlatformLayout(name="armv7", default="realview"),
     platforms=arm.choices_from("realview"),
     hardware=HardwareView(levels=HARDWARE_LEVELS, mirror=Mirror(0x000, v6)),
+    image=arm.IMAGE,
 )
 
 # ---- later kernels: other halves, other L_PTE bits (DIRTY, RDONLY, USER, XN; four bits of memory type)

@@ -52,6 +52,7 @@ I386 = Architecture(
     zones=(Zone("DMA", 16 << 20), "NORMAL"),
     layout=x86.Layout32(name="i386", highmem=False, pae=False),
     hardware=HardwareView(levels=x86.as_the_mmu((PGD, PTE), 32, (PSE36,), ())),
+    image=x86.image_32(pae=False),
 )
 
 I386_HIGHMEM = evolve(

@@ -71,6 +71,7 @@ I386_PAE = Architecture(
     hardware=HardwareView(
         levels=x86.as_the_mmu((PGD, PMD, PTE), 52, (), (x86.large_page("2 MiB page", 21, 52),), ())
     ),
+    image=x86.image_32(pae=True),
 )
 
 I386_PAE_HIGHMEM = evolve(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
-from vmcore.architecture import Layout, LayoutRequest, Leaf, Level, Window, cut_banks
+from vmcore.architecture import CpuNote, KernelImage, Layout, LayoutRequest, Leaf, Level, Window, cut_banks
 from vmcore.errors import LayoutError
 from vmcore.units import format_size
 
@@ -66,6 +66,31 @@ def as_the_mmu(levels: tuple[Level, ...], width: int, *leaves: tuple[Leaf, ...])
     return tuple(
         evolve(level, present_mask=PRESENT, bad_mask=0, good_value=0, frame=((12, width - 12, 12),), leaves=found)
         for level, found in zip(levels, leaves, strict=True)
+    )
+
+
+# ---- dumps of it
+
+_CR3, _CR4 = 416, 424  #: in QEMUCPUState (QEMU, target/i386/arch_dump.c)
+PAE_ON = (_CR4, 0x20, 0x20, "CR4.PAE is 0: two levels")
+PAE_OFF = (_CR4, 0x20, 0x00, "CR4.PAE is 1: three or more levels")
+LA57_OFF = (_CR4, 0x1000, 0x0000, "CR4.LA57 is 1: five levels")
+
+
+def qemu_note(*checks: tuple[int, int, int, str]) -> CpuNote:
+    """Return where QEMU's dump-guest-memory has CR3, and what must hold of CR4."""
+    return CpuNote(name="QEMU", size=432, root_at=_CR3, root_mask=(1 << 52) - 1, checks=checks)
+
+
+def image_32(pae: bool) -> KernelImage:
+    """Return what 32-bit kernels print (arch/x86/kernel/vmcore_info_32.c); bases are those of CONFIG_VMSPLIT."""
+    return KernelImage(
+        machine=3,
+        root_align=32 if pae else 4096,
+        bases=(0xC0000000, 0xB0000000, 0x80000000, 0x78000000, 0x40000000),
+        physical=0,
+        lines={"CONFIG_X86_PAE": ("y",) if pae else ("",)},
+        cpu=qemu_note(PAE_ON if pae else PAE_OFF),
     )
 
 

@@ -8,7 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from vmcore.architecture import Architecture, HardwareView, Layout, LayoutRequest, Level, Window, Zone, cut_banks
+from vmcore.architecture import (
+    Architecture,
+    HardwareView,
+    KernelImage,
+    Layout,
+    LayoutRequest,
+    Level,
+    Window,
+    Zone,
+    cut_banks,
+)
 from vmcore.errors import LayoutError
 from vmcore.units import format_size
 
@@ -91,6 +101,19 @@ def lay_out(request: LayoutRequest) -> Layout:
     )
 
 
+#: arch/x86/kernel/vmcore_info_64.c; init_level4_pgt until 4.12.
+IMAGE = KernelImage(
+    machine=62,
+    roots=("init_top_pgt", "swapper_pg_dir", "init_level4_pgt"),
+    bases=(0xFFFFFFFF80000000,),  # __START_KERNEL_map
+    base_number="__START_KERNEL_map",
+    physical_number="phys_base",
+    physical=0,
+    linear=False,
+    lines={"NUMBER(pgtable_l5_enabled)": ("0", ""), "NUMBER(sme_mask)": ("0", "")},
+    cpu=x86.qemu_note(x86.PAE_ON, x86.LA57_OFF),
+)
+
 X86_64 = Architecture(
     name="x86_64",
     description="64-bit x86 with NX, four levels",
@@ -113,6 +136,7 @@ X86_64 = Architecture(
     zones=(Zone("DMA", 16 << 20), Zone("DMA32", 4 << 30), "NORMAL"),
     layout=lay_out,
     hardware=HardwareView(levels=x86.as_the_mmu(LEVELS, 52, *LARGE), canonical_bits=48),
+    image=IMAGE,
 )
 
 

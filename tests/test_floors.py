@@ -10,9 +10,9 @@ FLOORS = (
     {"errors", "flags", "units"},
     {"architecture", "flushes", "hookspecs", "weak", "registry", "link", "selection"},
     {"memory", "zones", "slab", "pgtable", "pgwalk", "arealist", "areabuckets", "machine", "explain"}
-    | {"mmu", "mappings", "elf", "elfcore", "vmcoreinfo"},
+    | {"mmu", "mappings", "elf", "elfcore", "resident", "vmcoreinfo"},
     {"vmalloc", "kernel"},
-    {"golden", "opscript", "samples", "lines", "procfs", "trace", "trace_text", "replay", "dump"},
+    {"golden", "opscript", "samples", "lines", "procfs", "trace", "trace_text", "replay", "dump", "audit"},
     {"__init__", "__main__", "cli"},
 )
 LEVEL = {name: number for number, floor in enumerate(FLOORS) for name in floor}

@@ -222,9 +222,12 @@ class Dump:
         """Return the words at file offsets, all of which are in the file or, where nothing is read, 0."""
         if len(self._file) < size:
             return np.zeros(len(offsets), f"<u{size}")
+        words: np.ndarray
         if self._skew & size - 1:
-            return self._view(f"any <u{size}")[offsets]
-        return self._view(f"<u{size}").take(offsets >> size.bit_length() - 1)
+            words = self._view(f"any <u{size}")[offsets]
+        else:
+            words = self._view(f"<u{size}").take(offsets >> size.bit_length() - 1)
+        return words
 
     def rows(self, starts: np.ndarray, row_bytes: int, size: int) -> tuple[np.ndarray, np.ndarray]:
         """Return whole tables as rows of words, zeros where any byte of one is missing.

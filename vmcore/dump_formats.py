@@ -9,7 +9,7 @@ from vmcore.errors import DumpError
 
 _READABLE = "an ELF core, a LiME file, or a raw image with its base or banks"
 
-_KDUMP = "make an ELF core of it with makedumpfile -E"
+_KDUMP = "take an ELF core instead: /proc/vmcore itself, or what makedumpfile -E makes of it"
 _VMWARE = "a VMware snapshot state", "give the .vmem file beside it as a raw image, or use vmss2core"
 _WINDOWS = "take a raw image or an ELF core of the machine"
 _QEMU = "use QEMU's dump-guest-memory, or pmemsave for a raw image"
@@ -18,7 +18,11 @@ _QEMU = "use QEMU's dump-guest-memory, or pmemsave for a raw image"
 _KNOWN = (
     (b"KDUMP   ", "a compressed kdump file", f"{_KDUMP}, or QEMU's dump-guest-memory without -z, -l and -s"),
     (b"DISKDUMP", "a diskdump file", _KDUMP),
-    (b"makedumpfile", "a flattened makedumpfile file", f"rearrange it with makedumpfile -R, then {_KDUMP}"),
+    (
+        b"makedumpfile",
+        "a flattened makedumpfile file",
+        f"unpack it with makedumpfile -R; or {_KDUMP}",
+    ),
     (b"LVMA", "a compressed AVML file", "convert it: avml-convert --format lime"),
     (b"\xd0\xbe\xd2\xbe", *_VMWARE),
     (b"\xd1\xba\xd1\xba", *_VMWARE),

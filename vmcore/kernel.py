@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import numpy as np
 from vmcore import registry as plugins
 from vmcore.architecture import Architecture
 from vmcore.arealist import VmStruct
+from vmcore.elf import Note
+from vmcore.elfcore import write_core
 from vmcore.errors import BrokenInvariant, ConfigurationError
 from vmcore.explain import explain, vmallocinfo
 from vmcore.flags import ANY_NODE, GFP_PGTABLE, NO_FRAME, VM
@@ -20,6 +23,7 @@ from vmcore.registry import Registry
 from vmcore.selection import select
 from vmcore.slab import Slab
 from vmcore.vmalloc import Vmalloc
+from vmcore.vmcoreinfo import write_vmcoreinfo
 from vmcore.zones import PageAllocator
 
 _VPAGES = int(VM.VPAGES)
@@ -158,7 +162,17 @@ class Kernel(Vmalloc):
             return
         self.kfree(area.handle)
 
-    # ---- for people
+    # ---- for people, and other tools
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write RAM as a sparse ELF core with a VMCOREINFO note (see `vmcore.elfcore`); all of it or nothing.
+
+        Raises:
+            DumpError: it cannot be written.
+        """
+        info = write_vmcoreinfo(self.arch, self.layout)
+        machine = self.arch.image.machine if self.arch.image is not None else 0
+        write_core(path, self.memory, [Note("VMCOREINFO", 0, info.encode())], machine)
 
     def explain(self, addr: int) -> str:
         """Return how an address is translated, level by level: entry address, raw value, decoded bits."""

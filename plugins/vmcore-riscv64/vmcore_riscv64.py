@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from attrs import evolve
 
 from vmcore import Architecture, HardwareView, Layout, LayoutError, LayoutRequest, hookimpl
-from vmcore.architecture import Leaf, Level, Window, Zone, cut_banks
+from vmcore.architecture import KernelImage, Leaf, Level, Window, Zone, cut_banks
 from vmcore.hookspecs import FlushSymbol
 from vmcore.units import format_size
 
@@ -69,6 +69,11 @@ RISCV64 = Architecture(
     protections={"PAGE_KERNEL_READ": 0xE3, "PAGE_KERNEL_READ_EXEC": 0xEB},
     ioremap_max_order=30, zones=[Zone("DMA32", 1 << 32), Zone("NORMAL")], layout=layout,
     hardware=HardwareView(levels=(PGD, PMD, evolve(PTE, present_mask=0x1)), canonical_bits=39),
+    # arch/riscv/kernel/vmcore_info.c
+    image=KernelImage(
+        machine=243, bases=[0xFFFF_FFFF_8000_0000], base_number="KERNEL_LINK_ADDR", linear=False,
+        offset_number="va_kernel_pa_offset", lines={"NUMBER(VA_BITS)": ["39"]},
+    ),
 )  # fmt: skip
 
 

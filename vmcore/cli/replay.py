@@ -73,10 +73,19 @@ class _Bar:
 @click.option("--vmallocinfo", metavar="FILE", help="/proc/vmallocinfo after the trace: what is not vmalloc's.")
 @click.option("--source-page", metavar="SIZE", help="Page size of the traced kernel; else found from the trace.")
 @click.option("--stop", is_flag=True, help="End at the first allocation that fails.")
+@click.option(
+    "--save-ram", metavar="FILE.elf", help="Write the simulated RAM after the replay as a sparse ELF core."
+)
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
 @machine_options()
 def command(
-    file: str, vmallocinfo: str | None, source_page: str | None, stop: bool, as_json: bool, selection: Selection
+    file: str,
+    vmallocinfo: str | None,
+    source_page: str | None,
+    stop: bool,
+    save_ram: str | None,
+    as_json: bool,
+    selection: Selection,
 ) -> None:
     """Replay a trace on another machine: what fits, and what fails first.
 
@@ -106,6 +115,8 @@ def command(
             entries = read_vmallocinfo(source, None if vmallocinfo == "-" else vmallocinfo)
     with _Bar() as bar:
         report = replay(trace, kernel, stop=stop, vmallocinfo=entries, progress=bar)
+    if save_ram is not None:
+        kernel.save(save_ram)
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=2))
     else:
