@@ -1,4 +1,4 @@
-"""Everything that is mapped below a root, found level by level in whole tables, and runs of what belongs together.
+"""Everything that is mapped below a root, found level by level in whole tables.
 
 The work is bounded whatever the tables say: a table that points to itself, or one that is named a thousand times,
 is looked into as often as it is reached, up to a limit. What lies beyond a limit, or below a table that is not in
@@ -18,7 +18,7 @@ from vmcore.mmu_levels import Depth, Page
 LIMIT = 1 << 22  #: mappings, where the caller gives no limit: 16 GiB in pages of 4 KiB
 TABLES = 1 << 18  #: tables looked into at one level
 _ENTRIES = 1 << 15  # entries looked at at a time: the arrays in between stay in the cache
-_UNKNOWN_PAGE = -1
+PLAIN = -1  #: ``leaf`` of a page at a last level that lists no leaves
 
 
 @frozen(eq=False)
@@ -90,39 +90,6 @@ class Mappings:
         return tuple(why)
 
 
-@frozen(eq=False)
-class Runs:
-    """Mappings that follow each other, virtually and physically, with the same bits; arrays of shape ``(n,)``.
-
-    Attributes:
-        virtual: first address, uint64.
-        physical: where that is, bytes, int64.
-        size: bytes, uint64.
-        count: mappings in it, int64.
-        shift: log2 of the bytes of each, uint8.
-        depth: the level their entries are at, int8.
-        leaf: as in `Mappings`, int8.
-        flags: their entries without the addresses, uint64.
-        path: as in `Mappings`, int32.
-        paths: as in `Mappings`.
-    """
-
-    virtual: np.ndarray
-    physical: np.ndarray
-    size: np.ndarray
-    count: np.ndarray
-    shift: np.ndarray
-    depth: np.ndarray
-    leaf: np.ndarray
-    flags: np.ndarray
-    path: np.ndarray
-    paths: tuple[tuple[int, ...], ...]
-
-    def __len__(self) -> int:
-        """Return how many there are."""
-        return len(self.virtual)
-
-
 def find_mappings(mmu: Mmu, start: int = 0, end: int | None = None, limit: int = LIMIT) -> Mappings:
     """Find what is mapped in ``[start, end)``; a page that only begins or ends there is found whole.
 
@@ -139,39 +106,6 @@ def find_mappings(mmu: Mmu, start: int = 0, end: int | None = None, limit: int =
         for number in range(len(mmu.depths)):
             tables = search.look_into(number, tables)
     return search.result()
-
-
-def merge(mmu: Mmu, found: Mappings) -> Runs:
-    """Make runs of mappings: the next address, the next frame, the same page size and the same bits.
-
-    The bits are those of the mapping's own entry and of the entries of the tables above: what an upper entry
-    forbids (execution, say) is a difference. What they mean together is the architecture's business.
-    """
-    flags = leaf_flags(mmu, found)
-    size = np.uint64(1) << found.shift.astype(np.uint64)
-    new = np.ones(len(found), bool)
-    new[1:] = found.virtual[1:] != found.virtual[:-1] + size[:-1]
-    new[1:] |= found.physical[1:] != found.physical[:-1] + size[:-1].view(np.int64)
-    for kind in (flags, found.shift, found.depth, found.leaf, found.path):
-        new[1:] |= kind[1:] != kind[:-1]
-    first = np.flatnonzero(new)
-    count = np.diff(first, append=len(found))
-    whole = count.astype(np.uint64) * size[first]
-    columns = (found.shift, found.depth, found.leaf, flags, found.path)
-    shift, depth, leaf, flags, path = (column[first] for column in columns)
-    virtual, physical = found.virtual[first], found.physical[first]
-    return Runs(virtual, physical, whole, count, shift, depth, leaf, flags, path, found.paths)
-
-
-def leaf_flags(mmu: Mmu, found: Mappings) -> np.ndarray:
-    """Return the entries of mappings without the bits that hold the address, uint64, shape ``(n,)``."""
-    flags = found.word.copy()
-    for number, d in enumerate(mmu.depths):
-        for position, page in enumerate(d.pages):
-            these = (found.depth == number) & (found.leaf == (position if page.leaf else _UNKNOWN_PAGE))
-            mask = sum(s.entry_mask for s in page.frame)
-            flags[these] &= np.uint64(~mask & (1 << 64) - 1)
-    return flags
 
 
 class _Tables(NamedTuple):
@@ -286,7 +220,7 @@ class _Search:
         if not hit.all():
             virtual, word, path = virtual[hit], word[hit], path[hit]
         physical = kind.frames(word)
-        leaf, shift = position if kind.leaf else _UNKNOWN_PAGE, self.mmu.depths[number].shift
+        leaf, shift = position if kind.leaf else PLAIN, self.mmu.depths[number].shift
         if kind.shift > shift:
             physical |= virtual.view(np.int64) & np.int64(kind.address_mask)
             whole, first = _repeated(virtual, word, kind.shift, 1 << kind.shift - shift)
