@@ -6,11 +6,11 @@ does not have is "not there"; it is never taken for zeros. What is wrong with a 
 
 from __future__ import annotations
 
+import mmap
 import os
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
-from mmap import mmap
 from struct import Struct
 from types import TracebackType
 
@@ -31,6 +31,7 @@ FORMATS = ("elf", "lime", "raw", "flat")
 _UNPACK = {4: Struct("<I").unpack_from, 8: Struct("<Q").unpack_from}
 _NEAR_SHIFT = 12  #: log2 of what `Dump.word` remembers the place of
 _NEAR_MOST = 1 << 16  #: places it remembers
+_CHUNK = 1 << 24  #: bytes searched at once
 _CELLS_MOST = 1 << 24  #: entries of the table from address to run; more, and runs are searched instead
 
 
@@ -66,7 +67,7 @@ def open_dump(
 
 
 def _contents(
-    name: str, file: mmap, base: int | None, banks: Sequence[Bank] | None, chosen: str | None
+    name: str, file: mmap.mmap, base: int | None, banks: Sequence[Bank] | None, chosen: str | None
 ) -> Contents:
     head, raw = file[:4], base is not None or banks is not None
     if chosen is None:
@@ -98,7 +99,7 @@ class Dump:
         size: bytes of it.
     """
 
-    def __init__(self, name: str, file: mmap, contents: Contents, problems: Sequence[str] = ()) -> None:
+    def __init__(self, name: str, file: mmap.mmap, contents: Contents, problems: Sequence[str] = ()) -> None:
         """Read what ``contents`` says is in a mapped file.
 
         Raises:
@@ -168,16 +169,16 @@ class Dump:
         have no such table.
         """
         shift = (self._bounds & -self._bounds).bit_length() - 1
-        base, end = int(self.runs.starts[0]), int(self.runs.ends[-1])
-        count = (end >> shift) - (base >> shift)
-        if shift < 3 or count > _CELLS_MOST:
+        bounds = np.stack([self.runs.starts, self.runs.ends], axis=1).ravel() >> max(shift, 0)
+        if shift < 3 or bounds[-1] - bounds[0] > _CELLS_MOST:
             return None
-        cells = np.full(count + 1, -1, np.int32)
-        lengths = self.runs.ends - self.runs.starts >> shift
-        first = np.cumsum(lengths) - lengths
-        where = np.arange(lengths.sum()) + np.repeat((self.runs.starts - base >> shift) - first, lengths)
-        cells[where] = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
-        return base, shift, cells
+        runs = np.full(len(bounds) + 1, -1, np.int32)
+        runs[1::2] = np.arange(len(bounds) // 2)
+        return (
+            int(self.runs.starts[0]),
+            shift,
+            np.repeat(runs, np.diff(bounds, prepend=bounds[0], append=bounds[-1] + 1)),
+        )
 
     def _runs_at(self, addresses: np.ndarray) -> np.ndarray:
         """Return the number of the run each address (int64) is in; -1: none."""
@@ -297,6 +298,22 @@ class Dump:
         if missing:
             raise NotInDump(self.name, missing[0].start)
         return data
+
+    def find(self, text: bytes, most: int) -> Iterator[int]:
+        """Yield the physical addresses where a text begins, in address order, in the first ``most`` bytes."""
+        self._file.madvise(mmap.MADV_SEQUENTIAL)
+        try:
+            for start, end, delta in zip(*self._lists, strict=True):
+                stop = min(end, start + most)
+                for at in range(start, stop, _CHUNK):
+                    data = self._file[at + delta : min(at + _CHUNK + len(text) - 1, end) + delta]
+                    hit = data.find(text)
+                    while hit >= 0:
+                        yield at + hit
+                        hit = data.find(text, hit + 1)
+                most -= stop - start
+        finally:
+            self._file.madvise(mmap.MADV_RANDOM)
 
     def read_partial(self, address: int, length: int) -> tuple[bytes, tuple[Bank, ...]]:
         """Return ``length`` bytes at a physical address, zeros where they are missing, and what is missing."""

@@ -55,7 +55,13 @@ def map_file(path: str, limit: int = LIMIT) -> tuple[mmap.mmap, tuple[str, ...]]
 def _mapped(path: str, file: IO[bytes]) -> mmap.mmap:
     if not os.fstat(file.fileno()).st_size:
         raise DumpError(path, 0, "an empty file", "a dump; copy it again")
-    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return _scattered(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def _scattered(file: mmap.mmap) -> mmap.mmap:
+    """Have the host read only what is asked for: tables are pages here and there."""
+    file.madvise(mmap.MADV_RANDOM)
+    return file
 
 
 def _unpacked(path: str, stream: gzip.GzipFile | lzma.LZMAFile, limit: int) -> tuple[mmap.mmap, tuple[str, ...]]:
@@ -80,7 +86,7 @@ def _unpacked(path: str, stream: gzip.GzipFile | lzma.LZMAFile, limit: int) -> t
         if not size:
             raise DumpError(path, 0, "; ".join(problem) or "nothing in the compression", "a dump; copy it again")
         out.truncate(size)
-        return mmap.mmap(out.fileno(), size, access=mmap.ACCESS_READ), problem
+        return _scattered(mmap.mmap(out.fileno(), size, access=mmap.ACCESS_READ)), problem
 
 
 def _store(path: str, out: IO[bytes], data: bytes) -> None:

@@ -19,7 +19,6 @@ from vmcore.vmcoreinfo import ROOT, VmcoreInfo
 _KEY = b"SYMBOL(swapper_pg_dir)="
 _START = b"OSRELEASE="
 _TEXT_BYTES = 1 << 12  #: VMCOREINFO_BYTES of most kernels: a page
-_CHUNK = 1 << 24
 SCAN_MOST = 1 << 33  #: bytes of a dump that are searched for the text
 _GIVE = "give the root table's physical address (--root)"
 
@@ -61,19 +60,11 @@ def find_vmcoreinfo(dump: Dump, scan: bool = True) -> VmcoreInfo | None:
 
 
 def _scan(dump: Dump) -> Iterator[VmcoreInfo]:
-    """Search the memory for the text, run by run."""
-    left = SCAN_MOST
-    for start, end in zip(dump.runs.starts.tolist(), dump.runs.ends.tolist(), strict=True):
-        for at in range(start, min(end, start + left), _CHUNK):
-            data = dump.read(at, min(_CHUNK + _TEXT_BYTES, end - at))
-            hit = data.find(_KEY)
-            while hit >= 0:
-                begin = data.rfind(_START, max(hit - _TEXT_BYTES, 0), hit)
-                if begin >= 0:
-                    where = f"VMCOREINFO text found in memory at physical {at + begin:#x}"
-                    yield VmcoreInfo.parse(data[begin : begin + _TEXT_BYTES], where)
-                hit = data.find(_KEY, hit + 1)
-        left -= min(left, end - start)
+    """Search the memory for the text: a page that begins with the release and names the root's symbol."""
+    for at in dump.find(_START, SCAN_MOST):
+        text = dump.read_partial(at, _TEXT_BYTES)[0]
+        if _KEY in text.split(b"\0", 1)[0]:
+            yield VmcoreInfo.parse(text, f"VMCOREINFO text found in memory at physical {at:#x}")
 
 
 def find_root(
@@ -295,8 +286,8 @@ def _from_cpus(dump: Dump, arch: Architecture, cpu: CpuNote, records: Iterable[A
             reasons.append(f"CPU {number}'s root {address:#x} is not in the dump")
     if not notes:
         return None
-    names = [a.name for a in records if _cpus_fit(notes[0].desc, a)]
-    fits = f"; records that fit: {', '.join(sorted(names))}" if names else ""
+    names = fitting(dump, None, [a for a in records if _cpus_fit(notes[0].desc, a)])
+    fits = f"; records that fit: {', '.join(names)}" if names else ""
     told = "; ".join(dict.fromkeys(reasons))
     raise RootError(f"{dump.name}: no root for {arch.name!r} in its {cpu.name} notes: {told}{fits}; or {_GIVE}")
 

@@ -1,0 +1,257 @@
+"""Roots of dumps: given, from VMCOREINFO, from CPU notes; and whose tables they are."""
+
+import re
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from attrs import evolve
+
+from tests.dumps import RECORDS, capture, core, note
+from vmcore.dump import open_dump
+from vmcore.dump_root import find_root, fitting, read_vmcoreinfo
+from vmcore.errors import RootError
+
+PAGE = 0x1000
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """Return a function that opens bytes as a dump."""
+
+    def opener(data, **options):
+        path = tmp_path / "dump"
+        path.write_bytes(data)
+        return open_dump(path, **options)
+
+    return opener
+
+
+def record(registry, name):
+    if name not in registry.architectures:
+        pytest.skip(f"no plugin for {name} is installed")
+    return registry.get(name)
+
+
+def with_info(text, segments, **options):
+    return core(segments, note("VMCOREINFO", 0, text.encode()), **options)
+
+
+def cpu_note(cr3, cr4=0x20, size=440):
+    desc = bytearray(size)
+    struct.pack_into("<II", desc, 0, 1, size)
+    struct.pack_into("<QQ", desc, 416, cr3, cr4)
+    return note("QEMU", 0, bytes(desc))
+
+
+# ---- captures
+
+HOW = {
+    "x86_64-l4": r"SYMBOL\(init_top_pgt\) 0xffffffff82c22000 - 0xffffffff80000000 \+ 0x0 \(NUMBER\(phys_base\)\)",
+    "i386-2level": r"SYMBOL\(swapper_pg_dir\) 0xc1efc000 - 0xc0000000 \+ 0x0",
+    "i386-pae": r"SYMBOL\(swapper_pg_dir\) 0xc1f16000 - 0xc0000000 \+ 0x0",
+    "arm-short": r"SYMBOL\(swapper_pg_dir\) 0xc0204000 - 0xc0000000 \+ 0x40000000 \(where RAM may begin\)",
+    "riscv64-sv39": r"SYMBOL\(swapper_pg_dir\) 0xffffffff81dca000 - 0xffffffff80000000 \+ 0x80200000",
+}
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_captures_lead_to_their_roots_by_vmcoreinfo(name, registry):
+    found, arch = capture(name), record(registry, RECORDS[name])
+    with open_dump(found.core) as dump:
+        root = find_root(dump, arch, vmcoreinfo=read_vmcoreinfo(found.vmcoreinfo))
+        assert root.address == found.root
+        assert re.search(HOW[name] + ".*, which the tables map so$", root.how)
+        assert root.how.startswith(found.vmcoreinfo)
+        assert find_root(dump, arch, root=found.root) == (found.root, "given")
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_captures_are_refused_by_every_record_but_those_that_fit(name, registry):
+    found = capture(name)
+    info = read_vmcoreinfo(found.vmcoreinfo)
+    records = tuple(registry.architectures.values())
+    family = {
+        "x86_64-l4": ["x86_64"],
+        "i386-2level": ["i386", "i386-highmem"],
+        "i386-pae": ["i386-pae", "i386-pae-highmem"],
+        "arm-short": ["armv5", "armv7", "armv7-highmem"],
+        "riscv64-sv39": [n for n in ("riscv64",) if n in registry.architectures],
+    }[name]
+    with open_dump(found.core) as dump:
+        assert fitting(dump, info, records) == family
+        fit = "records that fit: " + ", ".join(family) if family else "no installed record fits"
+        for arch in records:
+            if arch.name in family:
+                assert find_root(dump, arch, vmcoreinfo=info).address == found.root
+                continue
+            with pytest.raises(RootError, match=f"not a kernel of {arch.name!r}: .*; {fit}$"):
+                find_root(dump, arch, vmcoreinfo=info, records=records)
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "arch", "message"),
+    [
+        ("x86_64-l4", "NUMBER(pgtable_l5_enabled)=1", "x86_64",
+         r"NUMBER\(pgtable_l5_enabled\) is 1, expected 0 or no such line; no installed record fits"),
+        ("x86_64-l4", "NUMBER(sme_mask)=140737488355328", "x86_64", r"NUMBER\(sme_mask\) is 140737488355328"),
+        ("i386-2level", "CONFIG_X86_PAE=y", "i386",
+         "CONFIG_X86_PAE is y, expected no such line; records that fit: i386-pae, i386-pae-highmem"),
+        ("arm-short", "CONFIG_ARM_LPAE=y", "armv7-highmem",
+         "CONFIG_ARM_LPAE is y, expected no such line; no installed record fits"),
+        ("arm-short", "PAGESIZE=16384", "armv7-highmem", "PAGESIZE is 16384, expected 4096"),
+        ("arm-short", "SYMBOL(swapper_pg_dir)=ffffffff82c22000", "armv7-highmem",
+         "is 0xffffffff82c22000, expected an address of 32 bits"),
+        ("i386-pae", "SYMBOL(swapper_pg_dir)=what", "i386-pae", "is 'what', expected a number"),
+        ("i386-pae", "SYMBOL(swapper_pg_dir)=c1f16010", "i386-pae", "it is below every base, or not aligned"),
+        ("i386-pae", "SYMBOL(swapper_pg_dir)=c1f17000", "i386-pae",
+         "0x1f17000 is not in the dump; 0x11f17000 is not in the dump"),
+        ("x86_64-l4", "NUMBER(phys_base)=-16777216", "x86_64", r"0x1c22000 is not in the dump; give the root"),
+    ],
+)  # fmt: skip
+def test_one_line_of_vmcoreinfo_tells_another_machine(name, line, arch, message, registry, tmp_path):
+    found = capture(name)
+    beside = tmp_path / "info"
+    key = line.partition("=")[0]
+    text = [old for old in Path(found.vmcoreinfo).read_text().splitlines() if not old.startswith(f"{key}=")]
+    if key == "SYMBOL(swapper_pg_dir)":
+        text = [old for old in text if "init_top_pgt" not in old]
+    beside.write_text("\n".join([*text, line]))
+    records, info = tuple(registry.architectures.values()), read_vmcoreinfo(str(beside))
+    with open_dump(found.core) as dump, pytest.raises(RootError, match=message):
+        find_root(dump, registry.get(arch), vmcoreinfo=info, records=records)
+
+
+# ---- where VMCOREINFO may be
+
+
+def table(arch, virtual, physical):
+    """Return the bytes of a root of two-level tables whose large page maps a virtual address to itself."""
+    words = np.zeros(1024, "<u4")
+    words[virtual >> 22] = physical & -(4 << 20) | 0x1E3
+    return words.tobytes()
+
+
+INFO = "OSRELEASE=5.10\nPAGESIZE=4096\nSYMBOL(swapper_pg_dir)=c0405000\nSYMBOL(_stext)=c0400000\n"
+
+
+@pytest.mark.parametrize("name", ["VMCOREINFO", "other"])
+def test_vmcoreinfo_in_a_note(opened, registry, name):
+    root = table(None, 0xC0405000, 0x405000)
+    with opened(core([(0x405000, root)], note(name, 0, INFO.encode()), machine=3)) as dump:
+        found = find_root(dump, registry.get("i386"))
+        assert found.address == 0x405000
+        assert found.how.startswith(f"VMCOREINFO, ELF note {name!r} of ")
+
+
+def test_vmcoreinfo_text_in_the_memory_of_a_raw_image(opened, registry):
+    root = table(None, 0xC0405000, 0x405000)
+    image = bytearray(8 << 20)
+    image[0x405000:0x406000] = root
+    image[0x123456 : 0x123456 + 20] = b"OSRELEASE=in a file\n"
+    image[0x500100 : 0x500100 + len(INFO)] = INFO.encode()
+    with opened(bytes(image), base=0) as dump:
+        found = find_root(dump, registry.get("i386"))
+        assert found.address == 0x405000
+        assert found.how.startswith("VMCOREINFO text found in memory at physical 0x500100: SYMBOL(swapper_pg_dir)")
+
+
+def test_the_virtual_base_of_another_split_is_found_by_what_the_tables_map(opened, registry):
+    text = INFO.replace("c040", "8040")
+    with opened(with_info(text, [(0x405000, table(None, 0x80405000, 0x405000))], machine=3)) as dump:
+        found = find_root(dump, registry.get("i386"))
+        assert found.address == 0x405000
+        assert "0x80405000 - 0x80000000 + 0x0" in found.how
+
+
+def test_tables_that_map_the_root_elsewhere_are_not_its(opened, registry):
+    with (
+        opened(with_info(INFO, [(0x405000, table(None, 0xC0405000, 0x1405000))], machine=3)) as dump,
+        pytest.raises(RootError, match="0x405000 has tables that map it to 0x1405000"),
+    ):
+        find_root(dump, registry.get("i386"))
+
+
+def test_nothing_to_go_by(opened, registry):
+    with opened(core([(0, bytes(PAGE))], machine=40)) as dump:
+        with pytest.raises(RootError, match=r"found neither a VMCOREINFO nor .*--root\), or .*--vmcoreinfo\)"):
+            find_root(dump, registry.get("armv7"))
+        with pytest.raises(RootError, match="e_machine is 40, expected 3; .*: armv5, armv7, armv7-highmem"):
+            find_root(dump, registry.get("i386"), records=registry.architectures.values())
+    bare = evolve(registry.get("i386"), name="bare", image=None)
+    with (
+        opened(with_info(INFO, [(0, bytes(PAGE))], machine=3)) as dump,
+        pytest.raises(RootError, match="bare: the record does not say what its kernels print"),
+    ):
+        find_root(dump, bare)
+
+
+def test_a_vmcoreinfo_file_that_is_none(tmp_path):
+    with pytest.raises(RootError, match="cannot be read: No such file"):
+        read_vmcoreinfo(str(tmp_path / "none"))
+    (tmp_path / "text").write_bytes(b"hello\n\0\xff")
+    with pytest.raises(RootError, match="found no line KEY=value, expected a VMCOREINFO text"):
+        read_vmcoreinfo(str(tmp_path / "text"))
+
+
+# ---- CPU notes
+
+
+def test_a_32_byte_root_at_the_end_of_a_page_from_a_cpu_note(opened, registry):
+    memory = [(0x63A8000, bytes(PAGE))]
+    with opened(core(memory, cpu_note(0x63A8FE0 | 0x18, 0x6F0), machine=3)) as dump:
+        root = find_root(dump, registry.get("i386-pae"))
+        assert root == (0x63A8FE0, "CPU 0's register 0x63a8ff8 in a QEMU note")
+
+
+def test_flags_in_the_register_are_no_address(opened, registry):
+    memory = [(0x105000, bytes(PAGE))]
+    with opened(core(memory, cpu_note(1 << 63 | 0x105000 | 0xFFF, 0x6F0))) as dump:
+        assert find_root(dump, registry.get("x86_64")).address == 0x105000
+        assert find_root(dump, registry.get("x86_64"), root=0x105018) == (
+            0x105000,
+            "given as 0x105018, without its low bits",
+        )
+
+
+def test_the_first_cpu_whose_root_is_there_counts(opened, registry):
+    memory = [(0x105000, bytes(PAGE))]
+    with opened(core(memory, cpu_note(0x9000, 0x6F0) + cpu_note(0x105000, 0x6F0))) as dump:
+        assert find_root(dump, registry.get("x86_64")).how == "CPU 1's register 0x105000 in a QEMU note"
+
+
+@pytest.mark.parametrize(
+    ("arch", "cr4", "machine", "message"),
+    [
+        ("i386", 0x6F0, 3, "CR4.PAE is 1: three or more levels; records that fit: i386-pae, i386-pae-highmem"),
+        ("i386-pae", 0x690, 3, "CR4.PAE is 0: two levels; records that fit: i386, i386-highmem; or give the root"),
+        ("x86_64", 0x16F0, 62, "CR4.LA57 is 1: five levels; or give the root"),
+    ],
+)
+def test_registers_of_another_kind_of_tables(opened, registry, arch, cr4, machine, message):
+    with (
+        opened(core([(0x105000, bytes(PAGE))], cpu_note(0x105000, cr4), machine=machine)) as dump,
+        pytest.raises(RootError, match=message),
+    ):
+        find_root(dump, registry.get(arch), records=registry.architectures.values())
+
+
+def test_a_note_too_short_for_the_registers_is_no_cpu_note(opened, registry):
+    with (
+        opened(core([(0x105000, bytes(PAGE))], note("QEMU", 0, bytes(100)))) as dump,
+        pytest.raises(RootError, match="found neither"),
+    ):
+        find_root(dump, registry.get("x86_64"))
+
+
+# ---- given
+
+
+def test_a_given_root_must_be_in_the_dump(opened, registry):
+    with opened(core([(0x4000, bytes(0x4000))], machine=40)) as dump:
+        assert find_root(dump, registry.get("armv7"), root=0x406A).address == 0x4000
+        with pytest.raises(RootError, match="the root that was given, 0x8000, is not in the dump"):
+            find_root(dump, registry.get("armv7"), root=0x8000)
+        with pytest.raises(RootError, match="is not in the dump"):
+            find_root(dump, registry.get("armv7"), root=1 << 70)
