@@ -78,9 +78,12 @@ def repeats(runs: Runs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         same[1:] &= kind[1:] == kind[:-1]
     distance = np.zeros(len(runs), np.uint64)
     distance[1:] = runs.virtual[1:] - runs.virtual[:-1]
-    new = ~same
-    new[1:] |= same[:-1] & (distance[1:] != distance[:-1])
-    first = np.flatnonzero(new)
+    other = np.zeros(len(runs), bool)
+    other[1:] = same[1:] & same[:-1] & (distance[1:] != distance[:-1])
+    # where one series follows another, the step between them is neither's: of breaks in a row each second counts
+    place = np.arange(len(runs))
+    since = place - np.maximum.accumulate(np.where(other, 0, place))
+    first = np.flatnonzero(~same | other & (since % 2 == 1))
     times = np.diff(first, append=len(runs))
     return first, times, np.where(times > 1, distance[np.minimum(first + 1, max(len(runs) - 1, 0))], 0)
 
