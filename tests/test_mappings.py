@@ -7,6 +7,7 @@ import struct
 import time
 from collections import Counter
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def machine(registry):
 
 @pytest.fixture
 def dumped(tmp_path, registry):
-    """Return a function from a record's name, the root and {physical address: bytes} to a walk over a sparse dump."""
+    """Return a function from a record's name, the root and {physical address: bytes} to a walk over a dump."""
 
     def mmu(arch, root, segments):
         path = tmp_path / "ram.elf"
@@ -150,8 +151,8 @@ def test_ranges_are_cut_out_of_the_whole(name, arch, machine):
     whole = find_mappings(m)
     last = whole.virtual + (np.uint64(1) << whole.shift.astype(np.uint64)) - np.uint64(1)
     choice = random.Random(name)
-    edges = sorted(choice.sample(whole.virtual.tolist(), 12) + [0, m.word_mask])
-    for start, end in zip(edges, edges[1:], strict=False):
+    edges = sorted([*choice.sample(whole.virtual.tolist(), 12), 0, m.word_mask])
+    for start, end in pairwise(edges):
         for shift in (0, 1, 0x123000):
             low, high = start + shift, end + shift
             part = find_mappings(m, low, high)
@@ -215,7 +216,7 @@ def test_a_directory_of_512_equal_entries_is_read_whole(dumped):
 def test_espfix_of_a_real_kernel_is_one_series(machine):
     m = machine("x86_64-l4", "x86_64")
     runs = merge(m, find_mappings(m, 0xFFFFFF0000000000, 0xFFFFFF8000000000))
-    first, times, distance = repeats(runs)
+    _, times, distance = repeats(runs)
     assert (times.tolist(), distance.tolist()) == ([65536], [0x10000])
     assert (int(runs.virtual[0]), int(runs.physical[0])) == (0xFFFFFF0900009000, 0x100057000)
 
@@ -442,7 +443,8 @@ def test_a_root_that_points_to_itself_ends_quickly_and_says_it_is_partial(dumped
 def test_empty_tables_named_a_thousand_times_are_given_up_after_so_many(dumped):
     m = dumped("x86_64", 0x1000, {0x1000: quads(dict.fromkeys(range(512), 0x2067)),
                                   0x2000: quads(dict.fromkeys(range(512), 0x3067)),
-                                  0x3000: quads(dict.fromkeys(range(512), 0x4067)), 0x4000: quads({})})  # fmt: skip
+                                  0x3000: quads(dict.fromkeys(range(512), 0x4067)),
+                                  0x4000: quads({})})  # fmt: skip
     begin = time.perf_counter()
     found = find_mappings(m)
     assert time.perf_counter() - begin < 10
@@ -506,11 +508,14 @@ def test_damaged_tables_never_crash_nor_hang_nor_give_another_answer(name, arch,
     record = registry.get(arch)
     choice, size = random.Random(f"{name} {MUTATIONS}"), record.hardware_levels[-1].word_bytes
     rows = [v for v, _ in capture(name).rows()]
-    for _ in range(MUTATIONS):
+    for number in range(MUTATIONS):
         before = damage(pages, choice, size, m.root)
         begin = time.perf_counter()
         low = choice.choice(rows) & -PAGE
         found = find_mappings(m, low, min(low + (1 << 28), m.word_mask), 5000)
+        if number % 50 == 0:
+            found = find_mappings(m, limit=5000)
+            assert found.stopped is None or len(found) == 5000
         inside = [int(found.virtual[n]) for n in choice.sample(range(len(found)), min(len(found), 20))]
         asked = array(
             [*inside, *choice.sample(rows, 20), *(choice.getrandbits(record.word_bits) for _ in range(5))]
