@@ -104,7 +104,7 @@ def audit(
     windows = find_windows(areas, mmu.word_mask, bounds, vmalloc)
     mapped = _Mapped(mmu, [*((e.start, e.end - 1) for e in areas), *(w[:2] for w in windows)], limit)
     findings = [*_areas(mmu, areas, mapped), *_overlaps(areas), *_strays(mmu, areas, windows, mapped)]
-    findings.sort(key=lambda finding: finding.start)
+    findings.sort(key=lambda finding: (finding.start, finding.last))
     return Audit(len(areas), windows, tuple(findings), mapped.partial)
 
 
@@ -269,6 +269,10 @@ def _areas(mmu: Mmu, areas: Sequence[VmallocinfoEntry], mapped: _Mapped) -> Iter
         yield from _physical(entry, page, mapped)
 
 
+def _pages_text(count: int) -> str:
+    return f"{count:,} page" if count == 1 else f"{count:,} pages"
+
+
 def _pages(entry: VmallocinfoEntry, page: int, total: int, guarded: int) -> Iterator[Finding]:
     """Yield what is irregular in the pages of an area; ``total`` are mapped, ``guarded`` (0, 1) as the last."""
     room = entry.size // page - 1
@@ -277,16 +281,15 @@ def _pages(entry: VmallocinfoEntry, page: int, total: int, guarded: int) -> Iter
     if data < room or guarded or freed:
         state = {NONE} if not total else {SOME} if data < room or freed else set()
         found = frozenset(state | ({GUARD} if guarded else set()))
-        text = f"{'no page' if not data else f'{data:,} of {room:,} pages'} mapped"
-        text = f"all {room:,} pages mapped" if data == room else text
+        text = "no page mapped" if not data else f"{data:,} of {_pages_text(room)} mapped"
         if guarded:
             text += ", and the last one, where the guard page should be"
         full = guarded and data == room and entry.pages == room + 1
         why = "it owns as many pages as it is long: an area without a guard page" if full else excuse(entry, found)
-        problem = "guard" if data == room else "pages"
+        problem = "guard" if data == room and guarded else "pages"
         yield Finding(entry.start, entry.end - 1, entry, problem, text, why)
     if entry.pages and entry.pages != room and not (guarded and entry.pages == room + 1):
-        text = f"it owns {entry.pages:,} pages, and has room for {room:,} and a guard page"
+        text = f"it owns {_pages_text(entry.pages)}, and has room for {room:,} and a guard page"
         yield Finding(entry.start, entry.end - 1, entry, "count", text)
 
 
@@ -295,9 +298,8 @@ def _physical(entry: VmallocinfoEntry, page: int, mapped: _Mapped) -> Iterator[F
     if entry.phys is None or entry.size == page:
         return
     if entry.phys >> 62:
-        yield Finding(
-            entry.start, entry.end - 1, entry, "physical", f"phys={entry.phys:#x} is no physical address"
-        )
+        text = f"phys={entry.phys:#x}, expected a physical address"
+        yield Finding(entry.start, entry.end - 1, entry, "physical", text)
         return
     wrong = mapped.elsewhere(entry.start, entry.end - 1 - page, entry.phys & -page)
     if wrong is not None:

@@ -12,12 +12,13 @@ the result is not complete) and either
   and last.
 
 ``--csv`` has the same columns. ``--npz`` has the arrays of `vmcore.mappings.Mappings` (or of `vmcore.mmu.Walks`),
-missing tables as ``missing_*``.
+missing tables as ``missing_*``, and a row of ``paths`` for each set of tables above, 0 where there are no more.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import click
@@ -30,7 +31,6 @@ from vmcore.errors import ConfigurationError
 from vmcore.lines import read_lines
 from vmcore.mappings import LIMIT, find_mappings
 from vmcore.mmu import End
-from vmcore.units import parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,7 +98,7 @@ def _read_addresses(file: str, most: int) -> Iterator[int]:
 
 def _enumerate(source: Source, bounds: str | None, limit: str | None, form: str | None, npz: str | None) -> int:
     start, end = (0, source.arch.word_mask + 1) if bounds is None else parse_range(bounds, source.arch)
-    most = LIMIT if limit is None else parse_size(limit, "--limit")
+    most = LIMIT if limit is None else _count(limit)
     mmu = source.mmu
     found = find_mappings(mmu, start, end, most)
     partial = found.partial
@@ -106,7 +106,10 @@ def _enumerate(source: Source, bounds: str | None, limit: str | None, form: str 
         partial = (*partial[:-1], f"{partial[-1]}; give --range {found.stopped:#x}- for it, or a larger --limit")
     if npz is not None:
         missing = {f"missing_{name}": array for name, array in walk_text.arrays(found.missing).items()}
-        _save(npz, **walk_text.arrays(found), **missing)
+        paths = np.zeros((len(found.paths), len(mmu.levels)), np.uint64)
+        for number, path in enumerate(found.paths):
+            paths[number, : len(path)] = path
+        _save(npz, **walk_text.arrays(found), **missing, paths=paths)
     elif form == "json":
         facts = walk_text.mapping_facts(mmu, found, start, end)
         click.echo(json.dumps(source.facts() | {"partial": list(partial)} | facts, indent=1))
@@ -118,6 +121,12 @@ def _enumerate(source: Source, bounds: str | None, limit: str | None, form: str 
     return int(bool(partial))
 
 
-def _save(path: str, **arrays: np.ndarray) -> None:
-    with click.open_file(path, "wb") as stream:
+def _count(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text) or not int(text):
+        raise ConfigurationError(f"--limit: found {text[:40]!r}, expected a whole number, 1 to 999999999")
+    return int(text)
+
+
+def _save(npz: str, /, **arrays: np.ndarray) -> None:
+    with click.open_file(npz, "wb") as stream:
         np.savez(stream, allow_pickle=False, **arrays)
