@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.dumps import RECORDS, capture, core, ehdr, lime, note, phdr
+from vmcore import dump as dump_module
 from vmcore.dump import open_dump
 from vmcore.dump_file import map_file
 from vmcore.errors import DumpError, NotInDump
@@ -117,6 +118,26 @@ def test_captures_read_as_qemu_read_the_machine(name, registry):
             assert hashlib.sha256(b"".join(pages)).hexdigest() == sample["sha256"]
 
 
+def test_text_is_found_across_the_pieces_it_is_searched_in(opened, monkeypatch):
+    monkeypatch.setattr(dump_module, "_CHUNK", 16)
+    data = bytearray(256)
+    for at in (3, 10, 14, 30, 61, 252):
+        data[at : at + 4] = b"text"
+    with opened(core([(0x1000, bytes(data)), (0x1100, b"text"), (0x5000, b"..text")])) as dump:
+        assert list(dump.find(b"text", 1 << 20)) == [
+            0x1003,
+            0x100A,
+            0x100E,
+            0x101E,
+            0x103D,
+            0x10FC,
+            0x1100,
+            0x5002,
+        ]
+        assert list(dump.find(b"text", 0x20)) == [0x1003, 0x100A, 0x100E, 0x101E]
+        assert list(dump.find(b"text", 0x105)) == [0x1003, 0x100A, 0x100E, 0x101E, 0x103D, 0x10FC, 0x1100]
+
+
 # ---- what a file may say
 
 
@@ -172,11 +193,15 @@ def test_absurd_sizes_and_addresses_are_told_and_cost_nothing(opened):
     head = ehdr(2, 4) + phdr(2, 1, 288, 0x1000, 1 << 60) + phdr(2, 1, 288, 1 << 63, PAGE)
     head += phdr(2, 1, 1 << 61, 0, 1 << 61) + phdr(2, 1, 288, 0x40000, PAGE)
     with opened(head + LOW) as dump:
-        assert [p.split(";")[0][-52:] for p in dump.problems[:3]] == [
-            " at file offset 0x120 is at an address no machine has",
-            "00000 begins beyond the end of the file, 0x2120",
-            "offset 0x120 runs past the end of the file, 0x2120",
-        ] or len(dump.problems) == 3
+        segment = "the segment of {:#x} bytes for physical address {:#x} at file offset {:#x} "
+        assert dump.problems == (
+            segment.format(PAGE, 1 << 63, 0x120) + "is at an address no machine has; it is left out",
+            segment.format(1 << 61, 0, 1 << 61) + "begins beyond the end of the file, 0x2120; it is left out",
+            segment.format(1 << 60, 0x1000, 0x120)
+            + "runs past the end of the file, 0x2120; what is missing is not in the dump",
+            "the bytes at file offset 0x120 stand for physical 0x40000 and for another address too; one of the "
+            "segment headers is damaged",
+        )
         assert dump.banks == (Bank(0x1000, 0x3000), Bank(0x40000, 0x41000))
 
 
@@ -204,6 +229,11 @@ def test_notes_are_read_and_damaged_ones_told(opened):
     with opened(core(SEGMENTS, good + struct.pack("<III", 4, 1 << 30, 0))) as dump:
         assert len(dump.notes) == 2
         assert dump.problems == ("the note at file offset 0x128 is larger than its segment",)
+    with opened(core(SEGMENTS, good + bytes(100))) as dump:  # as the kernel pads them
+        assert (len(dump.notes), dump.problems) == (2, ())
+    with opened(core(SEGMENTS, struct.pack("<III", 0, 0, 1) * 0x5000)) as dump:
+        assert len(dump.notes) == 0x4000
+        assert dump.problems == ("more than 0x4000 notes; those from file offset 0x300e8 are left out",)
 
 
 def test_rows_may_cross_from_one_segment_to_the_next(opened):
@@ -287,6 +317,7 @@ BIG = ehdr(2, 1, order=2)
         (ehdr(2, 1)[:40], {}, "offset 0x28: found the end of the file, expected an ELF header"),
         (b"\x7fELF", {}, "found ELF class none, byte order none"),
         (ehdr(2, 1) + phdr(2, 1, 120, 0, 0) + LOW, {}, "found no memory"),
+        (core([(0, LOW), (0, HIGH)]), {}, "no physical address in any segment, expected the core of a machine"),
         (b"KDUMP   " + LOW, {}, "a compressed kdump file, .*makedumpfile -E"),
         (b"DISKDUMP" + LOW, {}, "a diskdump file, .*makedumpfile -E"),
         (b"makedumpfile\0" + LOW, {}, "a flattened makedumpfile file, .*makedumpfile -R"),
@@ -383,6 +414,7 @@ def test_words_and_rows_are_those_of_a_plain_array(opened, data):
 _OPEN = """
 import sys, time
 import numpy as np
+from vmcore import dump as dump_module
 from vmcore.dump import open_dump
 open_dump(sys.argv[1], base=0).close()  # imports, page cache of the header
 start = time.perf_counter()

@@ -7,11 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from attrs import evolve
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.dumps import RECORDS, capture, core, note
+from vmcore.architecture import KernelImage
 from vmcore.dump import open_dump
 from vmcore.dump_root import find_root, fitting, read_vmcoreinfo
-from vmcore.errors import RootError
+from vmcore.errors import ArchitectureError, RootError
+from vmcore.vmcoreinfo import VmcoreInfo
 
 PAGE = 0x1000
 
@@ -173,11 +177,34 @@ def test_tables_that_map_the_root_elsewhere_are_not_its(opened, registry):
         find_root(dump, registry.get("i386"))
 
 
+def sections(virtual, physical):
+    """Return the 16 KiB of a first-level table whose section maps a virtual address to a physical one."""
+    words = np.zeros(4096, "<u4")
+    words[virtual >> 20] = physical & -(1 << 20) | 0x1140E
+    return words.tobytes()
+
+
+def test_where_ram_begins_is_found_far_below_the_root(opened, registry):
+    text = INFO.replace("c0405000", "c8004000")
+    root = sections(0xC8004000, 0x48004000)
+    with opened(with_info(text, [(0x48004000, root)], machine=40)) as dump:
+        assert find_root(dump, registry.get("armv7")).address == 0x48004000
+
+
+def test_a_guess_that_the_tables_do_not_confirm_is_no_root(opened, registry):
+    text = INFO.replace("c0405000", "c0004000")
+    with (
+        opened(with_info(text, [(0x40004000, bytes(0x4000))], machine=40)) as dump,
+        pytest.raises(RootError, match=r"0x40004000 has tables that do not map it.*give the root table"),
+    ):
+        find_root(dump, registry.get("armv7"))
+
+
 def test_nothing_to_go_by(opened, registry):
     with opened(core([(0, bytes(PAGE))], machine=40)) as dump:
         with pytest.raises(RootError, match=r"found neither a VMCOREINFO nor .*--root\), or .*--vmcoreinfo\)"):
             find_root(dump, registry.get("armv7"))
-        with pytest.raises(RootError, match="e_machine is 40, expected 3; .*: armv5, armv7, armv7-highmem"):
+        with pytest.raises(RootError, match=r"e_machine is 40, expected 3; .*: armv5, armv7, armv7-highmem"):
             find_root(dump, registry.get("i386"), records=registry.architectures.values())
     bare = evolve(registry.get("i386"), name="bare", image=None)
     with (
@@ -193,6 +220,30 @@ def test_a_vmcoreinfo_file_that_is_none(tmp_path):
     (tmp_path / "text").write_bytes(b"hello\n\0\xff")
     with pytest.raises(RootError, match="found no line KEY=value, expected a VMCOREINFO text"):
         read_vmcoreinfo(str(tmp_path / "text"))
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_any_text_for_vmcoreinfo_gives_a_root_that_is_there_or_an_error(data, registry):
+    arch = registry.get(data.draw(st.sampled_from(["i386", "i386-pae", "x86_64", "armv7"])))
+    symbols, numbers = (
+        ("swapper_pg_dir", "init_top_pgt"),
+        ("phys_base", "PAGE_OFFSET", "PHYS_OFFSET", "vmcore_root"),
+    )
+    keys = ["PAGESIZE", "CONFIG_X86_PAE", "NUMBER(__START_KERNEL_map)", *(f"SYMBOL({s})" for s in symbols)]
+    keys += [f"NUMBER({n})" for n in numbers]
+    values = st.one_of(
+        st.text(max_size=20), st.integers(-(1 << 70), 1 << 70).map("{:x}".format), st.integers().map(str),
+        st.sampled_from(["c1efc000", "ffffffff81efc000", "4096", "y", "0", "0xc0000000", "9" * 5000, "f" * 4000]),
+    )  # fmt: skip
+    text = "\n".join(f"{k}={v}" for k, v in data.draw(st.lists(st.tuples(st.sampled_from(keys), values))))
+    info = VmcoreInfo.parse(text.encode("utf-8", "replace"), "text")
+    with open_dump(capture("i386-2level").core) as dump:
+        try:
+            root = find_root(dump, arch, vmcoreinfo=info)
+        except RootError:
+            return
+        assert dump.word(root.address & -8, 4) is not None
 
 
 # ---- CPU notes
@@ -255,3 +306,17 @@ def test_a_given_root_must_be_in_the_dump(opened, registry):
             find_root(dump, registry.get("armv7"), root=0x8000)
         with pytest.raises(RootError, match="is not in the dump"):
             find_root(dump, registry.get("armv7"), root=1 << 70)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bases": []}, "kernelimage: bases is empty, expected at least one"),
+        ({"bases": [0], "roots": []}, "kernelimage: roots is empty, expected at least one"),
+        ({"bases": [0], "root_align": 48}, "kernelimage: root_align is 0x30, expected a power of two"),
+        ({"bases": "x"}, "kernelimage: bases is 'x', expected"),
+    ],
+)
+def test_an_image_that_cannot_be_is_refused(change, message):
+    with pytest.raises(ArchitectureError, match=message):
+        KernelImage(machine=1, **change)

@@ -463,6 +463,14 @@ class KernelImage:
     lines: ImageLines = field(default=(), converter=_lines)
     cpu: CpuNote | None = None
 
+    def __attrs_post_init__(self) -> None:
+        align = self.root_align
+        if align < 1 or align & align - 1:
+            raise ArchitectureError("kernelimage", "root_align", f"{align:#x}", "a power of two, bytes")
+        for name in ("bases", "roots"):
+            if not getattr(self, name):
+                raise ArchitectureError("kernelimage", name, "empty", "at least one")
+
 
 @frozen(kw_only=True, field_transformer=_typed)
 class Architecture:

@@ -306,7 +306,8 @@ class Dump:
             for start, end, delta in zip(*self._lists, strict=True):
                 stop = min(end, start + most)
                 for at in range(start, stop, _CHUNK):
-                    data = self._file[at + delta : min(at + _CHUNK + len(text) - 1, end) + delta]
+                    last = min(min(at + _CHUNK, stop) + len(text) - 1, end)
+                    data = self._file[at + delta : last + delta]
                     hit = data.find(text)
                     while hit >= 0:
                         yield at + hit

@@ -16,6 +16,7 @@ from vmcore.elf import Note
 from vmcore.errors import DumpError
 
 _NOTE_BYTES = 1 << 24  #: most that is read of all notes
+_NOTES_MOST = 1 << 14  #: a few per CPU
 _NOT_PHYSICAL = (1 << 64) - 1, (1 << 32) - 1  #: p_paddr of /proc/kcore's vmalloc segments
 
 
@@ -41,6 +42,10 @@ def read_elf(path: str, file: mmap) -> Contents:
         raise DumpError(path, phoff, "no program header", "PT_LOAD segments; copy the dump again")
     headers = np.frombuffer(file, phdr, min(count, room), phoff).copy()
     loads = headers[(headers["type"] == elf.PT_LOAD) & ~np.isin(headers["paddr"], _NOT_PHYSICAL)]
+    if len(loads) > 1 and not loads["paddr"].any():
+        raise DumpError(
+            path, phoff, "no physical address in any segment", "the core of a machine, not of a process"
+        )
     notes = _notes(headers[headers["type"] == elf.PT_NOTE], file, problems)
     starts, sizes, offsets = (loads[name].astype(np.uint64) for name in ("paddr", "filesz", "offset"))
     return Contents(starts, sizes, offsets, tuple(notes), machine, tuple(problems))
@@ -91,10 +96,17 @@ def _notes(headers: np.ndarray, file: mmap, problems: list[str]) -> list[Note]:
 
 
 def _read_notes(data: bytes, offset: int, out: list[Note], problems: list[str]) -> None:
-    """Add the notes of one segment; a note that is cut ends it."""
+    """Add the notes of one segment; zeros, or a note that is cut, end it."""
     at = 0
     while at + elf.NHDR.size <= len(data):
         name_bytes, desc_bytes, kind = elf.NHDR.unpack_from(data, at)
+        if not name_bytes | desc_bytes | kind:
+            return
+        if len(out) == _NOTES_MOST:
+            problems.append(
+                f"more than {_NOTES_MOST:#x} notes; those from file offset {offset + at:#x} are left out"
+            )
+            return
         name_at = at + elf.NHDR.size
         desc_at = name_at + (name_bytes + 3 & -4)
         if desc_at + desc_bytes > len(data):

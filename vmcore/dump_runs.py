@@ -93,6 +93,7 @@ def settle(contents: Contents, file: mmap) -> Runs:
     own = np.maximum(starts, taken)
     left = own < ends
     runs = _joined(own[left], ends[left], deltas[left])
+    problems += _shared(*runs)
     problems += _overlaps(runs, starts, np.minimum(ends, taken), deltas, file)
     return Runs(*runs, tuple(problems))
 
@@ -103,6 +104,20 @@ def _joined(starts: np.ndarray, ends: np.ndarray, deltas: np.ndarray) -> tuple[n
     first = np.concatenate([np.ones(min(1, len(starts)), bool), apart])
     last = np.concatenate([apart, np.ones(min(1, len(starts)), bool)])
     return starts[first], ends[last], deltas[first]
+
+
+def _shared(starts: np.ndarray, ends: np.ndarray, deltas: np.ndarray) -> list[str]:
+    """Tell of bytes of the file that stand for two physical addresses: a header is damaged."""
+    order = np.argsort(starts + deltas, kind="stable")
+    first, last = (starts + deltas)[order], (ends + deltas)[order]
+    taken = np.maximum.accumulate(np.concatenate([np.zeros(1, np.int64), last]))[:-1]
+    hits = np.flatnonzero(first < taken)
+    lines = (
+        f"the bytes at file offset {int(first[i]):#x} stand for physical {int(starts[order[i]]):#x} and for "
+        "another address too; one of the segment headers is damaged"
+        for i in hits
+    )
+    return few(lines, len(hits))
 
 
 def _overlaps(
