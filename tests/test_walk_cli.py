@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import os
+import random
 import re
 
 import numpy as np
@@ -37,7 +39,7 @@ def small(tmp_path):
 
 def test_it_is_listed():
     assert "walk" in COMMANDS
-    assert re.search(r"^  walk +Walk the page tables", CliRunner().invoke(main, ["--help"]).output, re.M)
+    assert re.search(r"^  walk +Translate addresses", CliRunner().invoke(main, ["--help"]).output, re.M)
 
 
 def test_the_steps_of_an_address():
@@ -319,3 +321,33 @@ def test_damaged_vmcoreinfo_is_one_line(tmp_path):
     result = run(capture("i386-2level").core, "--arch", "i386", "--vmcoreinfo", path)
     assert result.exit_code == 2
     assert "SYMBOL(swapper_pg_dir) is 'zzz', expected a number" in result.stderr
+
+
+# ---- damaged dumps
+
+FUZZ = int(os.environ.get("VMCORE_MUTATIONS", "100")) // 5
+
+
+@pytest.mark.parametrize(("name", "arch"), ROWS)
+def test_damaged_dumps_are_errors_of_one_line_or_results(name, arch, tmp_path):
+    """Bytes anywhere in the file are changed, or it is cut; walk and audit answer, warn or refuse."""
+    found, choice, path = capture(name), random.Random(name), tmp_path / "ram.elf"
+    whole, info = found.unpacked(), str(found.folder / "vmallocinfo.txt")
+    headers = 64 + 56 * int.from_bytes(whole[56:58], "little")
+    for number in range(FUZZ):
+        data = bytearray(whole)
+        for _ in range(choice.randint(1, 30)):
+            at = choice.randrange(headers if choice.random() < 0.3 else len(data))
+            data[at] = choice.getrandbits(8)
+        path.write_bytes(data[: choice.randrange(len(data))] if number % 5 == 4 else data)
+        given = [str(path), "--arch", arch, *choice.choice([("--root", hex(found.root)),
+                                                            ("--vmcoreinfo", found.vmcoreinfo)])]  # fmt: skip
+        for command in (
+            ["walk", *given, hex(choice.choice(found.rows())[0]), "0x0"],
+            ["walk", *given, "--range", f"{found.rows()[0][0]:#x}-", "--limit", "20000", "--json"],
+            ["audit", *given, "--vmallocinfo", info],
+        ):
+            result = CliRunner().invoke(main, command)
+            assert result.exit_code in (0, 1, 2), (number, command, result.exception)
+            assert isinstance(result.exception, (SystemExit, type(None))), (number, command, result.exception)
+            assert (result.exit_code == 2) == result.stderr.startswith("vmcore: error: ")

@@ -25,8 +25,8 @@ COMMANDS = {
     "arches": "List the installed architectures, or describe some.",
     "samples": "List the traces that ship with vmcore.",
     "replay": "Replay a trace on another machine: what fits, and what fails first.",
-    "walk": "Walk the page tables in a RAM dump: translate addresses, or list all mappings.",
-    "audit": "Check the areas of /proc/vmallocinfo against the page tables in a RAM dump.",
+    "walk": "Translate addresses by a RAM dump, or list all it maps.",
+    "audit": "Check /proc/vmallocinfo against a RAM dump.",
 }
 
 

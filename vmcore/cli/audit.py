@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--range", "bounds", metavar="START-END", help="Look here for mappings that no area owns.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
 def command(vmallocinfo: str, bounds: str | None, as_json: bool, source: Source) -> None:
-    """Check the areas of /proc/vmallocinfo against the page tables in a RAM dump.
+    """Check /proc/vmallocinfo against a RAM dump.
 
     Each area must have its pages mapped, its guard page not, and at the addresses it says. Irregular areas that
     the kernel means so are explained; whatever else is found is odd.

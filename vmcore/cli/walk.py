@@ -49,7 +49,7 @@ def command(
     addresses: tuple[str, ...], file: str | None, bounds: str | None, limit: str | None, form: str | None,
     npz: str | None, source: Source,
 ) -> None:  # fmt: skip
-    """Walk the page tables in a RAM dump: how addresses are translated, or all that is mapped.
+    """Translate addresses by a RAM dump, or list all it maps.
 
     DUMP is an ELF core, a LiME file or (with --base or --bank) a raw image, plain, gzip or xz. An ADDR is
     hexadecimal. Without one, all mappings are listed as runs of equal bits and consecutive addresses.
