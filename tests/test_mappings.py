@@ -1,6 +1,8 @@
 """The engine on tables of real kernels, on the traps that other tools fell into, and on damaged tables."""
 
+import csv
 import hashlib
+import lzma
 import os
 import random
 import struct
@@ -143,6 +145,17 @@ def test_every_leaf_of_a_capture_and_every_table(name, arch, machine):
     assert (walks.depth == found.depth).all()
     assert (walks.leaf == found.leaf).all()
     assert (walks.words[found.depth, np.arange(len(found))] == found.word).all()
+
+
+@pytest.mark.parametrize(("name", "arch"), READ_BY)
+def test_the_page_size_of_every_row(name, arch, machine):
+    m = machine(name, arch)
+    with lzma.open(capture(name).folder / "translations.csv.xz", "rt") as file:
+        rows = [(int(r["vaddr"], 16), int(r["page_size"])) for r in csv.DictReader(file) if r["page_size"]]
+    found = find_mappings(m)
+    n = np.searchsorted(found.virtual, array([v for v, _ in rows]), "right") - 1
+    assert (1 << found.shift[n].astype(np.int64)).tolist() == [size for _, size in rows]
+    assert len(rows) == capture(name).meta["samples"]["mapped"]
 
 
 @pytest.mark.parametrize(("name", "arch"), FOUND)
@@ -405,7 +418,8 @@ def test_an_empty_range_and_an_empty_root(dumped):
     m = dumped("i386", 0x1000, {0x1000: words({})})
     assert len(find_mappings(m)) == len(merge(m, find_mappings(m))) == 0
     assert [x.tolist() for x in repeats(merge(m, find_mappings(m)))] == [[], [], []]
-    assert len(find_mappings(m, 0xC0000000, 0xC0000000)) == 0
+    for start, end in ((0xC0000000, 0xC0000000), (1 << 32, None), (1 << 70, 1 << 71), (-5, -1), (5, 0)):
+        assert len(find_mappings(m, start, end)) == 0
     assert m.translate_many(array([])).tolist() == []
 
 

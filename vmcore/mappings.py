@@ -100,7 +100,7 @@ def find_mappings(mmu: Mmu, start: int = 0, end: int | None = None, limit: int =
         limit: how many mappings to find at most, and (with `TABLES`) how long to go on.
     """
     start, last = max(start, 0), mmu.word_mask if end is None else min(end - 1, mmu.word_mask)
-    search = _Search(mmu, start, last, limit)
+    search = _Search(mmu, start, last, limit) if start <= last else _Search(mmu, 0, -1, limit)
     tables = _Tables(np.zeros(1, np.uint64), np.array([mmu.root], np.int64), np.zeros(1, np.int32))
     if start <= last:
         for number in range(len(mmu.depths)):
