@@ -27,7 +27,12 @@ from vmcore.units import Bank
 
 PAGE = 0x1000
 MUTATIONS = int(os.environ.get("VMCORE_MUTATIONS", "100"))  # of each capture
-READ_BY = [*RECORDS.items(), ("i386-2level", "i386-highmem"), ("i386-pae", "i386-pae-highmem")]
+READ_BY = [
+    *RECORDS.items(),
+    ("i386-2level", "i386-highmem"),
+    ("i386-pae", "i386-pae-highmem"),
+    ("arm-short", "armv7"),
+]
 FOUND = [(name, RECORDS[name]) for name in RECORDS]
 
 

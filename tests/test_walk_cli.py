@@ -351,3 +351,33 @@ def test_damaged_dumps_are_errors_of_one_line_or_results(name, arch, tmp_path):
             assert result.exit_code in (0, 1, 2), (number, command, result.exception)
             assert isinstance(result.exception, (SystemExit, type(None))), (number, command, result.exception)
             assert (result.exit_code == 2) == result.stderr.startswith("vmcore: error: ")
+
+
+# ---- a simulated kernel
+
+
+def test_a_saved_kernel_is_read_as_the_model_has_it(arch, kernel, registry, tmp_path):
+    if arch.name not in registry.architectures:
+        pytest.skip("a record that is not installed has no name for the command line")
+    k, page = kernel(arch, ram=64 << 20), arch.page_size
+    areas = [(k.vmalloc(n * page), n) for n in (1, 5, 70)]
+    k.vfree(areas.pop(1)[0])
+    path = tmp_path / "ram.elf"
+    k.save(path)
+    window = f"{k.layout.vmalloc_start:#x}-{k.layout.vmalloc_end:#x}"
+    answer = json.loads(run(path, "--arch", arch.name, "--range", window, "--json").stdout)
+    assert answer["root"]["address"] == hex(k.init_mm.root)
+    found = {}
+    for line in answer["runs"]:
+        first, physical = int(line["virtual"], 16), int(line["physical"], 16)
+        found |= {first + at: physical + at for at in range(0, line["size"], page)}
+    addresses = [start + at * page for start, n in areas for at in range(n)]
+    expected = {a: k.vmalloc_to_pfn(a) << arch.page_shift for a in addresses}
+    assert {a: found.get(a) for a in expected} == expected
+    assert len(found) == len(k.init_mm.entries()[0])
+    info = tmp_path / "vmallocinfo"
+    info.write_text(k.vmallocinfo())
+    audited = CliRunner().invoke(
+        main, ["audit", str(path), "--arch", arch.name, "--vmallocinfo", str(info), "--range", window]
+    )
+    assert (audited.exit_code, audited.stderr) == (0, "")
