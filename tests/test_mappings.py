@@ -13,11 +13,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from attrs import evolve
 
 from tests import slow_walker
 from tests.dumps import RECORDS, capture, core
 from vmcore.dump import open_dump
 from vmcore.dump_root import find_root, read_vmcoreinfo
+from vmcore.errors import ArgumentError
 from vmcore.flags import VM
 from vmcore.mappings import TABLES, find_mappings
 from vmcore.mappings_runs import merge, repeats
@@ -426,6 +428,25 @@ def test_an_empty_range_and_an_empty_root(dumped):
     for start, end in ((0xC0000000, 0xC0000000), (1 << 32, None), (1 << 70, 1 << 71), (-5, -1), (5, 0)):
         assert len(find_mappings(m, start, end)) == 0
     assert m.translate_many(array([])).tolist() == []
+
+
+def test_a_root_between_entries_is_refused_and_one_between_tables_is_read(dumped):
+    m = dumped("i386", 0x1800, {0x1000: bytes(0x800) + words({1: 0x1E3}, 0x800), 0x2000: words({0: 0x4001E3})})
+    assert as_pairs(find_mappings(m)) == [(1 << 22, 0, 22), (512 << 22, 0x400000, 22)]
+    m.root = 0x1802
+    with pytest.raises(ArgumentError, match="root: found 0x1802, expected a multiple of 4"):
+        find_mappings(m)
+
+
+def test_every_address_is_canonical_where_all_bits_are_translated(registry):
+    arch = registry.get("x86_64")
+    full = evolve(arch, hardware=evolve(arch.hardware, canonical_bits=64))
+    memory = PhysicalMemory((Bank(0, 0x10000),), 12)
+    memory.store(0x1000, 0x2067, 8)
+    memory.store(0x2000, 0xE7, 8)
+    m = Mmu(full, memory, 0x1000)
+    assert m.translate_many(array([0x123, 1 << 50])).tolist() == [0x123, 0]
+    assert m.walk(1 << 50).physical == 0
 
 
 # ---- several banks of simulated RAM

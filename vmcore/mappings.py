@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from attrs import define, field, frozen
 
+from vmcore.errors import ArgumentError
 from vmcore.mmu import Mmu
 from vmcore.mmu_levels import Depth, Page
 
@@ -98,7 +99,12 @@ def find_mappings(mmu: Mmu, start: int = 0, end: int | None = None, limit: int =
         start: virtual, bytes.
         end: virtual, bytes; None: the end of the address space.
         limit: how many mappings to find at most, and (with `TABLES`) how long to go on.
+
+    Raises:
+        ArgumentError: the root is not where an entry can be.
     """
+    if mmu.root % mmu.depths[0].stride:
+        raise ArgumentError(f"root: found {mmu.root:#x}, expected a multiple of {mmu.depths[0].stride}, an entry")
     start, last = max(start, 0), mmu.word_mask if end is None else min(end - 1, mmu.word_mask)
     search = _Search(mmu, start, last, limit) if start <= last else _Search(mmu, 0, -1, limit)
     tables = _Tables(np.zeros(1, np.uint64), np.array([mmu.root], np.int64), np.zeros(1, np.int32))

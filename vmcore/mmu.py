@@ -108,7 +108,7 @@ class Mmu:
         self.depths = tuple(lay_out(level, level is self.levels[-1]) for level in self.levels)
         bits = arch.hardware.canonical_bits
         #: (what to add so that canonical addresses are the low ones, how many those are)
-        self._canonical = (1 << bits - 1, 1 << bits) if bits else None
+        self._canonical = (1 << bits - 1, 1 << bits) if 0 < bits < arch.word_bits else None
 
     def canonical(self, address: int) -> bool:
         """Tell whether an address is sign-extended as the hardware wants it."""

@@ -17,7 +17,7 @@ from vmcore.architecture import Level
 from vmcore.cli.dump_options import Source
 from vmcore.mappings import Mappings
 from vmcore.mappings_runs import Runs, merge, repeats
-from vmcore.mmu import End, Mmu, Step, Walk, Walks
+from vmcore.mmu import End, Mmu, Walk, Walks
 from vmcore.units import format_size
 
 _CHUNK = 1 << 12  # lines written at a time
@@ -47,13 +47,14 @@ def _index(level: Level, address: int) -> int:
     return address >> level.shift & level.entries - 1
 
 
-def _step_line(step: Step, address: int) -> str:
+def _step_line(walk: Walk, number: int, address: int) -> str:
+    step = walk.steps[number]
     level = step.level
     head = f"  {level.name}[{_index(level, address)}] at {step.entry_address:#x}"
     if step.word is None:
         return f"{head}: not in the dump"
     bits = "|".join(level.names(step.word)) or "no flags"
-    return f"{head}: {step.word:0{2 * level.word_bytes}x}  {{what}}{bits}"
+    return f"{head}: {step.word:0{2 * level.word_bytes}x}  {_what(walk, number)}{bits}"
 
 
 def _what(walk: Walk, number: int) -> str:
@@ -70,8 +71,8 @@ def walk_block(source: Source, address: int) -> Iterator[str]:
     """Yield the lines for one address: each entry, and the result or where and why it ends."""
     walk = source.mmu.walk(address)
     yield f"{address:#0{source.arch.word_bits // 4 + 2}x}"
-    for number, step in enumerate(walk.steps):
-        yield _step_line(step, address).replace("{what}", _what(walk, number))
+    for number in range(len(walk.steps)):
+        yield _step_line(walk, number, address)
     if walk.physical is not None:
         yield f"  physical address {walk.physical:#x}"
     else:
