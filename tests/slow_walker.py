@@ -106,3 +106,32 @@ def entry_address(bench, address, depth):
             return None
         table = decode(level, word)
     return None
+
+
+def hardware(read, arch, root, address):
+    """Translate as the MMU does, a bit at a time.
+
+    ``read(at, size)`` is the word there or None. Return the physical address, or the name of the `End`.
+    """
+    bits = arch.hardware.canonical_bits
+    if bits and address >> bits - 1 not in (0, (1 << arch.word_bits - bits + 1) - 1):
+        return "NOT_CANONICAL"
+    table = root
+    for level in arch.hardware_levels:
+        size = level.entry_bytes // (1 + len(level.repeat))
+        at = table + level.offset + (address >> level.shift) % (1 << level.bits) * level.entry_bytes
+        word = read(at, size)
+        if word is None:
+            return "NOT_IN_MEMORY"
+        if not word & level.present_mask:
+            return "NOT_PRESENT"
+        last = level is arch.hardware_levels[-1]
+        for leaf in level.leaves:
+            if word & leaf.mask == leaf.value:
+                return decode(leaf, word) >> leaf.shift << leaf.shift | address % (1 << leaf.shift)
+        if last and not level.leaves:
+            return decode(level, word) >> level.shift << level.shift | address % (1 << level.shift)
+        if last or word & level.bad_mask != level.good_value:
+            return "NO_TABLE"
+        table = decode(level, word)
+    raise AssertionError("the last level returns")

@@ -8,26 +8,13 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "vmcore"
 FLOORS = (
     {"errors", "flags", "units"},
-    {
-        "architecture",
-        "records",
-        "levels",
-        "hardware",
-        "layout",
-        "image",
-        "validation",
-        "flushes",
-        "hookspecs",
-        "weak",
-        "registry",
-        "link",
-        "selection",
-    },
+    {"architecture", "records", "levels", "hardware", "layout", "image", "validation"}
+    | {"flushes", "hookspecs", "weak", "registry", "link", "selection"},
     {"memory", "zones", "slab", "pgtable", "pgwalk", "arealist", "areabuckets", "machine", "explain"}
-    | {"mmu", "rights", "tlb", "dcache", "cpu", "coherence"}
+    | {"mmu", "mappings", "rights", "tlb", "dcache", "cpu", "coherence"}
     | {"elf", "elfcore", "resident", "vmcoreinfo"},
     {"vmalloc", "kernel"},
-    {"golden", "opscript", "samples", "lines", "procfs", "trace", "trace_text", "replay", "dump"},
+    {"golden", "opscript", "samples", "lines", "procfs", "trace", "trace_text", "replay", "dump", "audit"},
     {"__init__", "__main__", "cli"},
 )
 LEVEL = {name: number for number, floor in enumerate(FLOORS) for name in floor}

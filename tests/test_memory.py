@@ -99,7 +99,7 @@ def test_frames_that_are_ram(memory):
 
 
 def test_rows_of_pages_are_frames(memory):
-    memory.pages[memory.rows(np.array([0x21, 8, 2], np.int64))] = np.array([[1], [2], [3]], np.uint8)
+    memory.pages[memory.page_rows(np.array([0x21, 8, 2], np.int64))] = np.array([[1], [2], [3]], np.uint8)
     assert [memory.read(a, 4096) for a in (0x21000, 0x8000, 0x2000)] == [b"\1" * 4096, b"\2" * 4096, b"\3" * 4096]
 
 

@@ -130,14 +130,14 @@ def test_only_gfp_zero_clears_pages():
     pages = allocator()
     memory = pages._memory
     got = pages.alloc(40, GFP_KERNEL, -1)
-    memory.pages[memory.rows(got)] = 0x5A
+    memory.pages[memory.page_rows(got)] = 0x5A
     pages.free(got)
     dirty = pages.alloc(20, GFP_KERNEL, -1)
-    assert (memory.pages[memory.rows(dirty)] == 0x5A).all()
+    assert (memory.pages[memory.page_rows(dirty)] == 0x5A).all()
     clean = pages.alloc(20, GFP_KERNEL | ZERO, -1)
     assert dirty.tolist() + clean.tolist() == got.tolist()[::-1]
-    assert (memory.pages[memory.rows(clean)] == 0).all()
-    assert (memory.pages[memory.rows(dirty)] == 0x5A).all()
+    assert (memory.pages[memory.page_rows(clean)] == 0).all()
+    assert (memory.pages[memory.page_rows(dirty)] == 0x5A).all()
 
 
 def test_nodes_share_the_ram_evenly():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vmcore.flags import VM
+from vmcore.mmu import Mmu
 
 if TYPE_CHECKING:
     from vmcore.machine import Machine
@@ -40,20 +41,19 @@ def explain(kernel: Machine, addr: int) -> str:
         if not word & level.present_mask:
             return "\n".join([*lines, "  not mapped: not present"])
         physical = level.decode(word) | addr & arch.page_size - 1
-        lines += _hardware(kernel, at, level.word_bytes)
+        lines += _hardware(kernel, addr)
         lines.append(f"  physical address {physical:#x}")
     return "\n".join(lines)
 
 
-def _hardware(kernel: Machine, entry_address: int, size: int) -> list[str]:
+def _hardware(kernel: Machine, addr: int) -> list[str]:
     """Return the line for what the MMU reads, where that is another word."""
-    mirror = kernel.arch.hardware.mirror
-    if mirror is None:
+    if kernel.arch.hardware.mirror is None:
         return []
-    at = entry_address - kernel.arch.levels[-1].offset + mirror.offset
-    word = kernel.memory.load(at, size)
-    level = kernel.arch.hardware_levels[-1]
-    return [f"  hardware {level.name} at {at:#x}: {word:0{2 * size}x}  {'|'.join(level.names(word))}".rstrip()]
+    step = Mmu(kernel.arch, kernel.memory, kernel.init_mm.root).walk(addr).steps[-1]
+    word = "not in memory" if step.word is None else f"{step.word:0{2 * step.level.word_bytes}x}"
+    bits = "|".join(step.level.names(step.word or 0))
+    return [f"  hardware {step.level.name} at {step.entry_address:#x}: {word}  {bits}".rstrip()]
 
 
 _KINDS = (

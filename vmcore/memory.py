@@ -90,7 +90,7 @@ class PhysicalMemory:
             raise self._bus_error(int(addresses[bad.argmax()]))
         return addresses - self._deltas[bank]
 
-    def row(self, frame: int) -> int:
+    def page_row(self, frame: int) -> int:
         """Return the row of `pages` that a frame is in.
 
         Raises:
@@ -98,7 +98,7 @@ class PhysicalMemory:
         """
         return self.offset(frame << self.page_shift) >> self.page_shift
 
-    def rows(self, frames: np.ndarray) -> np.ndarray:
+    def page_rows(self, frames: np.ndarray) -> np.ndarray:
         """Return the rows of `pages` that frames (int64, shape ``(n,)``) are in."""
         if len(self._runs) == 1:
             first = self._first_delta >> self.page_shift
@@ -146,11 +146,40 @@ class PhysicalMemory:
         Returns:
             Words, unsigned, and whether each is there, bool, both of shape ``(n,)``.
         """
-        bank = np.searchsorted(self._bank_starts, addresses, "right") - 1
-        there = (bank >= 0) & (addresses < self._bank_ends[bank])
-        at = np.where(there, addresses - self._deltas[bank], 0)
+        at, there = self._find(addresses)
         found = self.array64[at >> 3] if size == 8 else self.array32[at >> 2]
-        return np.where(there, found, found.dtype.type(0)), there
+        if not there.all():
+            found[~there] = 0
+        return found, there
+
+    def rows(self, starts: np.ndarray, row_bytes: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return whole rows of words, such as page tables, 0 where no RAM is.
+
+        Args:
+            starts: physical addresses, bytes, int64, shape ``(n,)``, multiples of ``row_bytes``.
+            row_bytes: bytes of a row, a power of two, at most a page.
+            size: bytes of a word, 4 or 8.
+
+        Returns:
+            Words, unsigned, shape ``(n, row_bytes // size)``, and whether the row is there, bool, ``(n,)``.
+        """
+        at, there = self._find(starts)
+        words = self.array64 if size == 8 else self.array32
+        found = words.reshape(-1, row_bytes // size)[at // row_bytes]
+        if not there.all():
+            found[~there] = 0
+        return found, there
+
+    def _find(self, addresses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return buffer offsets of physical addresses (int64, shape ``(n,)``; 0: none), and where RAM is."""
+        if len(self._runs) == 1:
+            at = addresses - self._first_delta
+            there = at.view(np.uint64) < self._first_end - self._first_start
+        else:
+            bank = np.searchsorted(self._bank_starts, addresses, "right") - 1
+            there = (bank >= 0) & (addresses < self._bank_ends[bank])
+            at = addresses - self._deltas[bank]
+        return (at, there) if there.all() else (np.where(there, at, 0), there)
 
     def store(self, address: int, value: int, size: int) -> None:
         """Store an aligned little-endian word of ``size`` (4 or 8) bytes at a physical address."""
@@ -183,7 +212,7 @@ class PhysicalMemory:
 
     def zero_frames(self, frames: np.ndarray) -> None:
         """Clear whole pages (int64, shape ``(n,)``); long runs give their memory back to the host."""
-        rows = self.rows(frames)
+        rows = self.page_rows(frames)
         n = len(rows)
         if n >= _MANY_PAGES and (low := _run_start(rows)) is not None:
             self.buffer.madvise(mmap.MADV_DONTNEED, low << self.page_shift, n << self.page_shift)

@@ -8,28 +8,15 @@ whole-array steps; a walk ends after as many steps as there are levels, whatever
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from attrs import frozen
 
-from vmcore.architecture import Architecture, Leaf, Level, Segment
+from vmcore.architecture import Architecture, Leaf, Level
+from vmcore.mmu_levels import Depth, TableMemory, decode, lay_out
 
-
-class TableMemory(Protocol):
-    """Physical memory that page tables are read from; little-endian."""
-
-    def word(self, address: int, size: int) -> int | None:
-        """Return the aligned word of ``size`` (4 or 8) bytes at a physical address; None: it is not there."""
-        ...
-
-    def words(self, addresses: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return aligned words at physical addresses (int64, shape ``(n,)``), 0 where there are none.
-
-        Returns:
-            Words, unsigned, and whether each is there, bool, both of shape ``(n,)``.
-        """
-        ...
+_BLOCK = 1 << 15  # addresses translated at a time: the arrays in between stay in the cache
 
 
 class End(IntEnum):
@@ -80,77 +67,28 @@ class Walks:
     words: np.ndarray
 
 
-class _Page(NamedTuple):
-    """A kind of page at a level, laid out for the walk."""
+def _entries(d: Depth, tables: np.ndarray, node: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return which entries of a level to read, each once if they are fewer than the addresses, and whose they are.
 
-    leaf: Leaf | None  # None: any entry of a last level that lists no leaves
-    mask: int
-    value: int
-    shift: int
-    address_mask: int  # of the address inside the page
-    in_place: int  # mask of the frame, where it sits in the entry at its own bits; else 0
-    frame: tuple[Segment, ...]
+    Args:
+        d: the level.
+        tables: physical addresses of tables, int64, shape ``(m,)``.
+        node: for each address the number of its table, int64, shape ``(n,)``.
+        index: for each address that of its entry in the table, int64, shape ``(n,)``.
 
-
-class _Depth(NamedTuple):
-    """A level laid out for the walk."""
-
-    level: Level
-    shift: int
-    index_mask: int
-    stride: int
-    offset: int
-    size: int
-    present: int
-    bad_mask: int
-    good: int
-    last: bool
-    in_place: int
-    pages: tuple[_Page, ...]
-
-
-def _in_place(frame: tuple[Segment, ...]) -> int:
-    """Return the mask of a frame field that holds the address at its own bits, else 0."""
-    fits = all(s.entry_bit == s.address_bit for s in frame)
-    return sum(s.entry_mask for s in frame) if fits else 0
-
-
-def _decode(frame: tuple[Segment, ...], word: int) -> int:
-    return sum((word & s.entry_mask) >> s.entry_bit << s.address_bit for s in frame)
-
-
-def decode_words(frame: tuple[Segment, ...], words: np.ndarray) -> np.ndarray:
-    """Return the physical addresses (bytes, int64) a frame field of words (uint64, any shape) holds."""
-    out = np.zeros(words.shape, np.uint64)
-    for s in frame:
-        out |= (words & np.uint64(s.entry_mask)) >> np.uint64(s.entry_bit) << np.uint64(s.address_bit)
-    return out.view(np.int64)
-
-
-def _page(leaf: Leaf | None, level: Level) -> _Page:
-    if leaf is None:
-        shift, frame = level.shift, level.frame
-        return _Page(None, 0, 0, shift, (1 << shift) - 1, _in_place(frame), frame)
-    size = (1 << leaf.shift) - 1
-    return _Page(leaf, leaf.mask, leaf.value, leaf.shift, size, _in_place(leaf.frame), leaf.frame)
-
-
-def _depth(level: Level, last: bool) -> _Depth:
-    pages = tuple(_page(leaf, level) for leaf in level.leaves)
-    return _Depth(
-        level,
-        level.shift,
-        level.entries - 1,
-        level.entry_bytes,
-        level.offset,
-        level.word_bytes,
-        level.present_mask,
-        level.bad_mask,
-        level.good_value,
-        last,
-        _in_place(level.frame),
-        pages or ((_page(None, level),) if last else ()),
-    )
+    Returns:
+        Physical addresses of entries, int64, and for each address the number of its entry, shape ``(n,)``.
+    """
+    size = d.index_mask + 1
+    if len(tables) * size > len(node):
+        return tables[node] + (index * d.stride + d.offset), np.arange(len(node))
+    key = node * size + index
+    used = np.zeros(len(tables) * size, bool)
+    used[key] = True
+    entries = np.flatnonzero(used)
+    number = np.empty(len(used), np.int64)
+    number[entries] = np.arange(len(entries))
+    return tables[entries // size] + (entries % size * d.stride + d.offset), number[key]
 
 
 class Mmu:
@@ -166,10 +104,11 @@ class Mmu:
         """Translate by the hardware view of *arch*, below ``root``."""
         self.levels, self.memory, self.root = arch.hardware_levels, memory, root
         self.page_shift, self.word_mask = arch.page_shift, arch.word_mask
-        self._depths = tuple(_depth(level, level is self.levels[-1]) for level in self.levels)
+        #: the levels, laid out for walks
+        self.depths = tuple(lay_out(level, level is self.levels[-1]) for level in self.levels)
         bits = arch.hardware.canonical_bits
         #: (what to add so that canonical addresses are the low ones, how many those are)
-        self._canonical = (1 << bits - 1, 1 << bits) if bits else None
+        self._canonical = (1 << bits - 1, 1 << bits) if 0 < bits < arch.word_bits else None
 
     def canonical(self, address: int) -> bool:
         """Tell whether an address is sign-extended as the hardware wants it."""
@@ -178,22 +117,29 @@ class Mmu:
         half, size = self._canonical
         return address + half & self.word_mask < size
 
+    def canonical_many(self, addresses: np.ndarray) -> np.ndarray:
+        """Tell for each address (uint64, shape ``(n,)``) whether it is sign-extended as the hardware wants it."""
+        if self._canonical is None:
+            return np.ones(len(addresses), bool)
+        half, size = self._canonical
+        return (addresses + np.uint64(half) & np.uint64(self.word_mask)) < np.uint64(size)
+
     def translate(self, address: int) -> int | None:
         """Return the physical address a virtual one maps to, bytes; None: nowhere (`walk` says why)."""
         if self._canonical is not None and not self.canonical(address):
             return None
         table, word_at = self.root, self.memory.word
-        for d in self._depths:
+        for d in self.depths:
             word = word_at(table + d.offset + (address >> d.shift & d.index_mask) * d.stride, d.size)
             if word is None or not word & d.present:
                 return None
             for page in d.pages:
                 if word & page.mask == page.value:
-                    frame = word & page.in_place or _decode(page.frame, word)
+                    frame = word & page.in_place or decode(page.frame, word)
                     return frame & ~page.address_mask | address & page.address_mask
             if d.last or word & d.bad_mask != d.good:
                 return None
-            table = word & d.in_place or _decode(d.level.frame, word)
+            table = word & d.in_place or decode(d.level.frame, word)
         return None
 
     def walk(self, address: int) -> Walk:
@@ -206,7 +152,7 @@ class Mmu:
             return Walk((), End.NOT_CANONICAL, None)
         table = self.root
         steps: list[Step] = []
-        for d in self._depths:
+        for d in self.depths:
             at = table + d.offset + (address >> d.shift & d.index_mask) * d.stride
             word = self.memory.word(at, d.size)
             if word is None:
@@ -215,29 +161,73 @@ class Mmu:
                 return Walk((*steps, Step(d.level, at, word)), End.NOT_PRESENT, None)
             for page in d.pages:
                 if word & page.mask == page.value:
-                    physical = _decode(page.frame, word) & ~page.address_mask | address & page.address_mask
+                    physical = decode(page.frame, word) & ~page.address_mask | address & page.address_mask
                     return Walk((*steps, Step(d.level, at, word, page.leaf)), End.MAPPED, physical)
             steps.append(Step(d.level, at, word))
             if d.last or word & d.bad_mask != d.good:
                 break
-            table = _decode(d.level.frame, word)
+            table = decode(d.level.frame, word)
         return Walk(tuple(steps), End.NO_TABLE, None)
+
+    def translate_many(self, addresses: np.ndarray) -> np.ndarray:
+        """Return the physical addresses that many virtual ones map to; `walk_many` says why one maps to none.
+
+        Args:
+            addresses: virtual, bytes, uint64, shape ``(n,)``, in any order.
+
+        Returns:
+            Bytes, int64, shape ``(n,)``; -1: nowhere.
+        """
+        addresses = np.ascontiguousarray(addresses, np.uint64)
+        out = np.full(len(addresses), -1, np.int64)
+        for start in range(0, len(addresses), _BLOCK):
+            self._translate_block(addresses[start : start + _BLOCK], out[start : start + _BLOCK])
+        return out
+
+    def _translate_block(self, addresses: np.ndarray, out: np.ndarray) -> None:
+        """Translate some addresses into ``out``; an entry that many of them share is read once.
+
+        An address is at a *node*, which has the table to look into: its number is in ``node``.
+        """
+        who = np.arange(len(addresses))
+        if not (good := self.canonical_many(addresses)).all():
+            who, addresses = who[good], addresses[good]
+        node, tables = np.zeros(len(who), np.int64), np.array([self.root], np.int64)
+        for d in self.depths:
+            index = (addresses >> np.uint64(d.shift) & np.uint64(d.index_mask)).view(np.int64)
+            at, node = _entries(d, tables, node, index)
+            found, there = self.memory.words(at, d.size)
+            found = found.astype(np.uint64, copy=False)
+            rest = there & (found & np.uint64(d.present) != 0)
+            for page in d.pages:
+                hit = rest & (found & np.uint64(page.mask) == np.uint64(page.value))
+                if not hit.any():
+                    continue
+                rest &= ~hit
+                here, inside = hit[node], np.int64(page.address_mask)
+                values = page.frames(found)[node] | addresses.view(np.int64) & inside
+                out[who[here]] = values[here]
+            if d.last or not (rest := rest & (found & np.uint64(d.bad_mask) == np.uint64(d.good))).any():
+                return
+            tables = d.tables(found)
+            if not rest.all():
+                on = rest[node]
+                who, addresses, node = who[on], addresses[on], node[on]
 
     def walk_many(self, addresses: np.ndarray) -> Walks:
         """Translate many virtual addresses (uint64, shape ``(n,)``), level by level."""
         n, addresses = len(addresses), addresses.astype(np.uint64, copy=False)
         physical, end = np.full(n, -1, np.int64), np.full(n, End.NO_TABLE, np.uint8)
         depth, leaf = np.full(n, -1, np.int8), np.full(n, -1, np.int8)
-        entries = np.full((len(self._depths), n), -1, np.int64)
-        words = np.zeros((len(self._depths), n), np.uint64)
+        entries = np.full((len(self.depths), n), -1, np.int64)
+        words = np.zeros((len(self.depths), n), np.uint64)
         alive = np.arange(n)
         if self._canonical is not None:
-            half, size = self._canonical
-            good = (addresses + np.uint64(half) & np.uint64(self.word_mask)) < np.uint64(size)
+            good = self.canonical_many(addresses)
             end[~good] = End.NOT_CANONICAL
             alive = alive[good]
         table = np.full(len(alive), self.root, np.int64)
-        for number, d in enumerate(self._depths):
+        for number, d in enumerate(self.depths):
             index = (addresses[alive] >> np.uint64(d.shift) & np.uint64(d.index_mask)).astype(np.int64)
             at = table + d.offset + index * d.stride
             found, there = self.memory.words(at, d.size)
@@ -251,12 +241,11 @@ class Mmu:
                 hit = rest & (found & np.uint64(page.mask) == np.uint64(page.value))
                 rest &= ~hit
                 who, inside = alive[hit], np.int64(page.address_mask)
-                frame = decode_words(page.frame, found[hit]) & ~inside
-                physical[who] = frame | addresses[who].view(np.int64) & inside
+                physical[who] = page.frames(found[hit]) | addresses[who].view(np.int64) & inside
                 end[who] = End.MAPPED
                 leaf[who] = position if page.leaf is not None else -1
             if d.last:
                 break
             rest &= found & np.uint64(d.bad_mask) == np.uint64(d.good)
-            alive, table = alive[rest], decode_words(d.level.frame, found[rest])
+            alive, table = alive[rest], d.tables(found[rest])
         return Walks(physical, end, depth, leaf, entries, words)

@@ -202,7 +202,7 @@ class PageAllocator:
             chain = self._chain(gfp, node)
             if count == 1 and chain and chain[0].recent:
                 frame = chain[0].recent.pop()
-                self._used[self._memory.row(frame)] = True
+                self._used[self._memory.page_row(frame)] = True
                 self.pages_in_use += 1
                 frames = np.array([frame], np.int64)
             else:
@@ -231,7 +231,7 @@ class PageAllocator:
         Raises:
             BrokenInvariant: one of those given back is not handed out, or is given twice; then nothing is noted.
         """
-        n, rows = len(frames), self._memory.rows(frames)
+        n, rows = len(frames), self._memory.page_rows(frames)
         if n <= _FEW:
             self._mark_few(rows.tolist(), frames, used)
             return
@@ -268,7 +268,7 @@ class PageAllocator:
         self.pages_in_use += change
 
     def _double_free(self, frames: np.ndarray) -> BrokenInvariant:
-        free = frames[~self._in_use[self._memory.rows(frames)]]
+        free = frames[~self._in_use[self._memory.page_rows(frames)]]
         which = f"page frame {int(free[0]):#x}" if len(free) else "a page frame"
         return BrokenInvariant(f"{which} is freed, but it is not allocated (or freed twice)")
 
@@ -332,7 +332,7 @@ class PageAllocator:
 
     def _free_one(self, frame: int) -> bool:
         """Take one frame back without an array step; False (and nothing done): it is not handed out."""
-        row = self._memory.row(frame)
+        row = self._memory.page_row(frame)
         if not self._used[row]:
             return False
         self._used[row] = False
@@ -347,7 +347,7 @@ class PageAllocator:
         """Tell for each frame (int64) whether it is handed out, bool."""
         inside = self._memory.has_frames(frames)
         result = np.zeros(len(frames), np.bool_)
-        result[inside] = self._in_use[self._memory.rows(frames[inside])]
+        result[inside] = self._in_use[self._memory.page_rows(frames[inside])]
         return result
 
     def check(self) -> None:

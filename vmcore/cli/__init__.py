@@ -25,6 +25,8 @@ COMMANDS = {
     "arches": "List the installed architectures, or describe some.",
     "samples": "List the traces that ship with vmcore.",
     "replay": "Replay a trace on another machine: what fits, and what fails first.",
+    "walk": "Translate addresses by a RAM dump, or list all it maps.",
+    "audit": "Check /proc/vmallocinfo against a RAM dump.",
 }
 
 

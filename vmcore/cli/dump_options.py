@@ -1,0 +1,143 @@
+"""The arguments that say which dump, of which machine, and where its root table is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import click
+from attrs import frozen
+
+from vmcore.architecture import Architecture
+from vmcore.cli.options import machine_options
+from vmcore.dump import FORMATS, Dump, open_dump
+from vmcore.dump_root import Root, find_root, find_vmcoreinfo, read_vmcoreinfo
+from vmcore.errors import ConfigurationError, UnitError
+from vmcore.mmu import Mmu
+from vmcore.registry import load
+from vmcore.selection import Selection
+from vmcore.units import Bank, parse_ram, parse_size
+from vmcore.vmcoreinfo import VmcoreInfo
+
+Function = Callable[..., Any]
+
+
+@frozen(eq=False)
+class Source:
+    """A dump that was opened, and the root of its tables.
+
+    Attributes:
+        dump: the memory.
+        arch: the record its tables are read by.
+        root: where they begin, and how that was found.
+        info: the kernel's VMCOREINFO; None: there is none beside the dump or in its notes.
+    """
+
+    dump: Dump
+    arch: Architecture
+    root: Root
+    info: VmcoreInfo | None
+
+    @property
+    def mmu(self) -> Mmu:
+        """The walk below the root."""
+        return Mmu(self.arch, self.dump, self.root.address)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what every ``--json`` begins with."""
+        return {
+            "schema": 1,
+            "dump": self.dump.name,
+            "arch": self.arch.name,
+            "root": {"address": hex(self.root.address), "how": self.root.how},
+            "problems": list(self.dump.problems),
+        }
+
+
+def tell(partial: tuple[str, ...] | list[str], source: Source) -> None:
+    """Say on stderr what is wrong with a dump, and why a result is partial."""
+    for problem in source.dump.problems:
+        click.echo(f"vmcore: warning: {source.dump.name}: {problem}", err=True)
+    for why in partial:
+        click.echo(f"vmcore: partial: {why}", err=True)
+
+
+_OPTIONS = (
+    click.argument("dump_file", metavar="DUMP"),
+    click.option("--root", metavar="PA", help="Physical address of the root table, or the register that has it."),
+    click.option("--vmcoreinfo", metavar="FILE", help="The kernel's VMCOREINFO, to find the root with."),
+    click.option("--base", metavar="PA", help="Raw image: physical address of its first byte."),
+    click.option("--bank", "banks", metavar="START-END", multiple=True, help="Raw image: a bank (repeatable)."),
+    click.option("--format", "kind", metavar="|".join(FORMATS), help="What DUMP is, where it does not say so."),
+)
+
+
+def dump_options(function: Function) -> Function:
+    """Decorate a command with the arguments of a dump; it is called with ``source=``."""
+
+    @wraps(function)
+    def command(
+        *args: Any, dump_file: str, root: str | None, vmcoreinfo: str | None, base: str | None,
+        banks: tuple[str, ...], kind: str | None, selection: Selection, **others: Any,
+    ) -> Any:  # fmt: skip
+        registry = load(selection.block)
+        arch = registry.get(selection.arch)
+        given = None if root is None else parse_size(root, "--root")
+        info = None if vmcoreinfo is None else read_vmcoreinfo(vmcoreinfo)
+        start = None if base is None else parse_size(base, "--base")
+        with open_dump(dump_file, base=start, banks=_banks(banks), format=kind) as dump:
+            records = registry.architectures.values()
+            found = find_root(dump, arch, root=given, vmcoreinfo=info, records=records)
+            info = find_vmcoreinfo(dump, scan=False) if info is None else info
+            return function(*args, source=Source(dump, arch, found, info), **others)
+
+    decorated = machine_options("arch", "block")(command)
+    for option in reversed(_OPTIONS):
+        decorated = option(decorated)
+    return decorated
+
+
+def _banks(texts: tuple[str, ...]) -> tuple[Bank, ...] | None:
+    """Read banks, in the order in which a raw image has them."""
+    found: list[Bank] = []
+    for text in texts:
+        banks = parse_ram(text)
+        if isinstance(banks, int):
+            raise UnitError(f"--bank: found {text!r}, expected START-END such as 0-3G")
+        found += banks
+    return tuple(found) or None
+
+
+_ADDRESS = re.compile(r"0[xX][0-9a-fA-F]+")
+
+
+def parse_address(text: str, what: str, most: int) -> int:
+    """Read a virtual address, hexadecimal with ``0x``.
+
+    Raises:
+        ConfigurationError: it is none, or above ``most``.
+    """
+    if not _ADDRESS.fullmatch(text):
+        raise ConfigurationError(f"{what}: found {text[:40]!r}, expected an address such as 0xc0000000")
+    address = int(text, 16)
+    if address > most:
+        raise ConfigurationError(f"{what}: found {address:#x}, expected at most {most:#x}")
+    return address
+
+
+def parse_range(text: str, arch: Architecture) -> tuple[int, int]:
+    """Read ``START-END``, END not included, or ``START-`` up to the end of the address space.
+
+    Raises:
+        ConfigurationError: it is none, or empty.
+    """
+    first, dash, last = text.partition("-")
+    if not dash:
+        raise ConfigurationError(f"--range: found {text[:80]!r}, expected START-END such as 0xf8000000-0xfe000000")
+    start = parse_address(first, "--range", arch.word_mask)
+    end = parse_address(last, "--range", arch.word_mask + 1) if last else arch.word_mask + 1
+    if end <= start:
+        raise ConfigurationError(f"--range: found {start:#x}-{end:#x}, expected an end above the start")
+    return start, end
