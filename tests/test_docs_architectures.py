@@ -24,7 +24,7 @@ FLUSHES = {
 }
 SYNCS = {
     weak.vmalloc_sync_all: "weak: nothing",
-    vmcore_arches.i386_pae.vmalloc_sync_all: "returns at once: pmd shared",
+    vmcore_arches.i386_pae.vmalloc_sync_all: "returns at once where the pmd is shared",
     vmcore_arches.x86.vmalloc_sync_all_32: "all kernel root entries",
     vmcore_arches.x86_64.vmalloc_sync_all: "root entries of the vmalloc window",
 }
@@ -54,6 +54,21 @@ def behaviour_row(arch):
         f"`{arch.name}`", f"{arch.page_kernel:#x}", smp, executable, FLUSHES[symbols.flush_cache_vmap],
         FLUSHES[symbols.flush_tlb_kernel_range], SYNCS[symbols.vmalloc_sync_all],
     )  # fmt: skip
+
+
+def cpu_row(arch):
+    view, cache = arch.hardware, arch.hardware.cache
+    modelled = "not modelled"
+    if cache is not None and cache.modelled:
+        modelled = f"{cache.kind}, {format_size(cache.size)}, {cache.ways} ways of {cache.line}-byte lines"
+    register = "none" if view.domain_register is None else f"{view.domain_register:#x}"
+    kept = "kept, tagged" if view.tlb.tagged else "dropped"
+    return row(f"`{arch.name}`", str(view.tlb.entries), kept, modelled, register, arch.linear_map.leaf)
+
+
+@pytest.mark.parametrize("arch", RECORDS, ids=lambda arch: arch.name)
+def test_the_cpu_of_each_machine(arch):
+    assert cpu_row(arch) in PAGE
 
 
 def platform_row(name):
