@@ -223,8 +223,8 @@ class _Arm(SecondMmu):
         self._set(5, self.kernel.arch.hardware.domain_register, physical)
         if not self._old:
             self._set(7, 0, physical)
-        # M, and what reads as one; XP: extended tables; S: AP 00 lets the kernel read
-        control = 0x00C50078 | 1 | (0x100 if self._old else 1 << 23)
+        # M and what reads as one; then S (AP 00 lets the kernel read), or XP and U (extended tables, unaligned)
+        control = 0x00050079 | (0x100 if self._old else 0x00C00000)
         uc.reg_write(arm_const.UC_ARM_REG_CP_REG, (15, 0, 0, 1, 0, 0, 0, control))
         self.flush_all()
 

@@ -245,7 +245,7 @@ class Cpu:
     def _rows(self, pages: _Pages) -> np.ndarray:
         """Return the rows of the memory's pages; raise where no RAM is."""
         if (pages.where < 0).any():
-            return self._memory.rows(pages.physical >> self._shift)
+            self._memory.offsets(pages.physical)
         return pages.where >> self._shift
 
     def _write(self, pages: _Pages, skip: int, data: np.ndarray) -> None:
