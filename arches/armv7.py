@@ -72,10 +72,11 @@ def access(ap: int, apx: int, xn: int, ng: int, domain: int | None = None) -> Ac
     def where(*values: int) -> Pairs:
         return tuple((3 << ap | 1 << apx, (v & 3) << ap | v >> 2 << apx) for v in values)
 
+    read = where(0b001, 0b010, 0b011, 0b101, 0b110, 0b111)
     return Access(
-        read=where(0b001, 0b010, 0b011, 0b101, 0b110, 0b111),
+        read=read,
         write=where(0b001, 0b010, 0b011),
-        execute=((1 << xn, 0),),
+        execute=tuple((mask | 1 << xn, value) for mask, value in read),  # what may not be read may not, either
         shared=((1 << ng, 0),),
         cached=((arm.C, arm.C),),
         write_back=((arm.B, arm.B),),

@@ -56,7 +56,7 @@ PTE = Level(
 )
 
 _AS_THE_MMU = x86.as_the_mmu(
-    (PGD, PMD, PTE), 52, x86.ACCESS_NX, (), (x86.large_page("2 MiB page", 21, 52, x86.ACCESS_NX),), ()
+    (PGD, PMD, PTE), 52, x86.ACCESS_PAE, (), (x86.large_page("2 MiB page", 21, 52, x86.ACCESS_PAE),), ()
 )
 #: An entry of the pointer table has no rights, and is not marked (Intel SDM, volume 3, table 4-8).
 MMU_LEVELS = (evolve(_AS_THE_MMU[0], access=Access()), *_AS_THE_MMU[1:])

@@ -66,6 +66,8 @@ RW, GLOBAL, ACCESSED, DIRTY = 0x002, 0x100, 0x020, 0x040
 #: Intel SDM, volume 3, 4.6 and 4.8, of supervisor accesses with CR0.WP, and with EFER.NXE where entries have NX.
 ACCESS_32 = Access(write=((RW, RW),), shared=((GLOBAL, GLOBAL),), accessed=ACCESSED, dirty=DIRTY)
 ACCESS_NX = evolve(ACCESS_32, execute=((NX, 0),))
+#: Without long mode the bits between the frame and NX are reserved (Intel SDM, volume 3, tables 4-9 to 4-11).
+ACCESS_PAE = evolve(ACCESS_NX, reserved=NX - (1 << 52))
 
 #: kernel_physical_mapping_init (init_32.c), phys_pmd_init (init_64.c)
 LINEAR_2M = LinearMap(leaf="2 MiB page", flags=NX | 0x1E3, kernel_flags=0x1E3)
@@ -78,7 +80,7 @@ def large_page(name: str, shift: int, width: int, access: Access | None = None) 
     To the MMU, that is with ``access``, the bits between the frame and PAT are reserved.
     """
     if access is not None:
-        access = evolve(access, reserved=(1 << shift) - (1 << 13))
+        access = evolve(access, reserved=access.reserved | (1 << shift) - (1 << 13))
     return Leaf(name, PRESENT | 0x080, PRESENT | 0x080, shift, ((shift, width - shift, shift),), access)
 
 

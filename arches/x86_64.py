@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
+from attrs import evolve
+
 from vmcore.architecture import (
     Architecture,
     HardwareView,
@@ -76,6 +78,9 @@ LARGE = (
     (x86.large_page("2 MiB page", 21, 52, x86.ACCESS_NX),),
     (),
 )
+_AS_THE_MMU = x86.as_the_mmu(LEVELS, 52, x86.ACCESS_NX, *LARGE)
+#: PS of a root entry is reserved (Intel SDM, volume 3, table 4-15).
+MMU_LEVELS = (evolve(_AS_THE_MMU[0], access=evolve(x86.ACCESS_NX, reserved=0x080)), *_AS_THE_MMU[1:])
 
 
 def lay_out(request: LayoutRequest) -> Layout:
@@ -141,7 +146,7 @@ X86_64 = Architecture(
     zones=(Zone("DMA", 16 << 20), Zone("DMA32", 4 << 30), "NORMAL"),
     layout=lay_out,
     hardware=HardwareView(
-        levels=x86.as_the_mmu(LEVELS, 52, x86.ACCESS_NX, *LARGE),
+        levels=MMU_LEVELS,
         canonical_bits=48,
     ),
     linear_map=x86.LINEAR_2M,
