@@ -269,5 +269,5 @@ def tags(kernel, physical, count):
 def tag(kernel, frames):
     """Fill frames with instructions that load their own tag."""
     memory, size = kernel.memory, kernel.arch.page_size
-    for frame, row in zip(frames.tolist(), memory.rows(frames).tolist(), strict=True):
+    for frame, row in zip(frames.tolist(), memory.page_rows(frames).tolist(), strict=True):
         memory.pages[row] = tags(kernel, frame * size, size >> 3).view(np.uint8)
