@@ -27,7 +27,7 @@ FLOORS = (
         "coherence",
     },
     {"vmalloc", "kernel"},
-    {"golden", "opscript", "samples", "lines", "procfs", "trace", "trace_text", "replay"},
+    {"golden", "opscript", "samples", "lines", "procfs", "trace", "trace_text", "replay", "scenes"},
     {"__init__", "__main__", "cli"},
 )
 LEVEL = {name: number for number, floor in enumerate(FLOORS) for name in floor}

@@ -25,6 +25,7 @@ COMMANDS = {
     "arches": "List the installed architectures, or describe some.",
     "samples": "List the traces that ship with vmcore.",
     "replay": "Replay a trace on another machine: what fits, and what fails first.",
+    "demo": "Show what breaks without a flush or a sync, step by step.",
 }
 
 
