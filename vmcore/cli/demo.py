@@ -32,9 +32,9 @@ import click
 from attrs import asdict, evolve
 from rich.text import Text
 
+from vmcore.cli.coherence_text import told_report
 from vmcore.cli.console import Console
 from vmcore.cli.options import machine_options
-from vmcore.coherence import Report
 from vmcore.scenes import SCENES, Performance, Play, perform
 from vmcore.scenes_stage import EntryView, Step, View, quoted
 
@@ -72,7 +72,7 @@ def _play(play: Play) -> dict[str, Any]:
             asdict(step) | {"views": [_view(v) for v in step.views], "entries": [_entry(e) for e in step.entries]}
             for step in play.steps
         ],
-        "reports": [report_facts(report) for report in play.reports],
+        "reports": [report.to_dict() for report in play.reports],
         "repeated": play.repeated,
     }
 
@@ -89,11 +89,6 @@ def _where(physical: int | None) -> str | None:
 def _entry(entry: EntryView) -> dict[str, Any]:
     words = {"before": [hex(word) for word in entry.before], "after": [hex(word) for word in entry.after]}
     return asdict(entry) | {"address": hex(entry.address)} | words
-
-
-def report_facts(report: Report) -> dict[str, Any]:
-    """Return a report of the checker as an object of numbers and strings."""
-    return asdict(report) | {name: hex(getattr(report, name)) for name in ("address", "start", "end")}
 
 
 # ---- for people
@@ -244,20 +239,6 @@ def _checker(performance: Performance) -> Iterator[Line]:
         for number, report in enumerate(play.reports):
             known = number > 0 and play.reports[number - 1].history == report.history
             yield from told_report(evolve(report, history=("as above",)) if known else report, _WIDTH)
-
-
-def told_report(report: Report, width: int) -> Iterator[Line]:
-    """Give the lines of a report: what was found, what is missing, and what happened before."""
-    yield "red", f"   - {report.kind}, CPU {report.cpu}, {report.address:#x}"
-    for line in textwrap.wrap(report.text, width - 7, break_on_hyphens=False):
-        yield "", f"       {line}"
-    if report.missing:
-        yield "", f"       missing: {report.missing} for {report.start:#x}..{report.end:#x}"
-    if report.history:
-        yield "dim", "       what happened there:"
-    for event in report.history:
-        for n, line in enumerate(textwrap.wrap(event.strip(), width - 11, break_on_hyphens=False)):
-            yield "dim", f"         {'  ' if n else ''}{line}"
 
 
 # ---- the command

@@ -73,17 +73,24 @@ class _Bar:
 @click.option("--vmallocinfo", metavar="FILE", help="/proc/vmallocinfo after the trace: what is not vmalloc's.")
 @click.option("--source-page", metavar="SIZE", help="Page size of the traced kernel; else found from the trace.")
 @click.option("--stop", is_flag=True, help="End at the first allocation that fails.")
+@click.option("--check", is_flag=True, help="Touch what is allocated, and look for missing flushes.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
 @machine_options()
 def command(
-    file: str, vmallocinfo: str | None, source_page: str | None, stop: bool, as_json: bool, selection: Selection
+    file: str,
+    vmallocinfo: str | None,
+    source_page: str | None,
+    stop: bool,
+    check: bool,
+    as_json: bool,
+    selection: Selection,
 ) -> None:
     """Replay a trace on another machine: what fits, and what fails first.
 
     FILE has vmalloc events, the text of tracefs' trace or of trace-cmd report, plain, gzip or xz; - is stdin
     and sample:NAME one of `vmcore samples`, whose vmallocinfo is --vmallocinfo sample:NAME.
 
-    Exit status: 0 all fits, 1 an allocation failed, 2 bad input.
+    Exit status: 0 all fits, 1 an allocation failed or --check found something, 2 bad input.
     """
     if file == vmallocinfo == "-":
         raise ConfigurationError("--vmallocinfo: found - for both files, expected stdin for one of them at most")
@@ -97,6 +104,7 @@ def command(
         cpus=selection.cpus,
         nodes=selection.nodes,
         block=selection.block,
+        check_coherence=check,
     )
     with open_input(file, samples.open_sample) as source:
         trace = read_trace(source, None if file == "-" else file, source_page=page)
@@ -110,4 +118,6 @@ def command(
         click.echo(json.dumps(report.to_dict(), indent=2))
     else:
         print_report(Console(highlight=False), report, trace.notes(), kernel, selection)
-    click.get_current_context().exit(1 if report.failures else 0)
+    click.get_current_context().exit(
+        1 if report.failures or (report.coherence and report.coherence.reports) else 0
+    )
