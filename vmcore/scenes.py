@@ -148,15 +148,16 @@ def _shared(kernel: Kernel) -> str:
 def _no_sync_difference(kernel: Kernel) -> str:
     if not any(cpu.faults.taken for cpu in kernel.cpus):
         return _shared(kernel)
+    repaired = any(cpu.faults.repaired for cpu in kernel.cpus)
+    then = (
+        f"the first touch in each process faults, and {_FAULT} {'repairs' if repaired else 'does not repair'} it"
+    )
     if _is_weak(kernel, _SYNC):
-        return (
-            f"this architecture keeps the weak {_SYNC}(), which is empty: every process faults once, and "
-            f"{_FAULT} repairs it"
-        )
+        return f"this architecture keeps the weak {_SYNC}(), which is empty; {then}"
     size = 1 << kernel.arch.levels[0].shift
     return (
         f"{_SYNC}() ran and copied no entry for this address: of the {size >> 20} MiB below each root entry it "
-        f"visits the first address only. Every process faults once, and {_FAULT} repairs it"
+        f"visits the first address only; {then}"
     )
 
 

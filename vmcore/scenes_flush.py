@@ -24,6 +24,7 @@ def missing_tlb_flush(stage: Stage) -> None:
         stage.load(cpu, "old")
     _reuse(stage, frame)
     stage.store(0, "new", b"bobby")
+    _settle(stage)
     stage.store(0, "old", b"wrong")
     _settle(stage)
     for cpu in stage.numbers:
@@ -86,6 +87,7 @@ def use_after_vfree(stage: Stage) -> None:
     stage.load(0, "kept")
     _reuse(stage, frame)
     stage.store(0, "new", b"bobby")
+    _settle(stage)
     stage.load(0, "kept")
     stage.allocate("again", "the third owner gets the address that was freed")
     stage.store(0, "again", b"carol")

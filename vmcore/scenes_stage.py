@@ -36,8 +36,8 @@ class View:
         address: virtual, bytes.
         cpu: number of the CPU.
         process: number of the process it runs; 0: init_mm.
-        tlb: where its TLB says the address is, physical; -1: it keeps that nothing is there; None: no entry.
-        tables: where the tables it runs on say the address is, physical; None: nowhere.
+        tlb: where its TLB says the page is, physical; -1: it keeps that nothing is there; None: no entry.
+        tables: where the tables it runs on say the page is, physical; None: nowhere.
         line: the bytes its data cache has for the address; None: none.
         dirty: whether memory lacks those bytes.
         memory: the bytes of the frame a load would come to; None: it comes to none.

@@ -7,7 +7,7 @@ With ``--json`` and a name, one object:
   (how many more reports of the same kind, CPU and page there were).
 - a step: ``text``, ``outcome``, ``notes`` (what symbols did), ``views``, ``entries``.
 - a view, one for each CPU and place: ``place``, ``address``, ``cpu``, ``process`` (0: init_mm), ``tlb`` and
-  ``tables`` (a physical address, "absent", or null: none), ``line`` (bytes in the CPU's cache, or null),
+  ``tables`` (the page's physical address, "absent", or null: none), ``line`` (bytes in the CPU's cache, or null),
   ``dirty``, ``memory`` (bytes in the frame, or null), ``gives`` (what a load gives; null: a fault), ``stale``
   (the TLB says otherwise than init_mm's tables).
 - an entry: ``process`` (0: init_mm), ``level``, ``index``, ``address``, ``word_bytes``, ``before`` and ``after``
@@ -128,7 +128,7 @@ def _wrapped(text: str, indent: str = "", style: str = "", hang: str | None = No
 def _legend(performance: Performance) -> Iterator[Line]:
     yield from _wrapped(
         "Below each step, for the addresses it changes: where the CPU's TLB and the page tables it runs on say "
-        "the address is in RAM, what its data cache has for it, what the frame it leads to holds, and what a load "
+        "the page is in RAM, what its data cache has for it, what the frame it leads to holds, and what a load "
         'would give. "-" is nothing. A cached line that RAM does not have yet is dirty; a TLB entry that the '
         "tables of init_mm, the kernel's own, do not confirm is stale.",
         style="dim",
@@ -259,10 +259,10 @@ def _list(as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
 @machine_options(need_arch=False)
 def command(name: str | None, as_json: bool, selection: Selection) -> None:
-    """Show what breaks without a flush or a sync, step by step; without NAME, list the scenes.
+    """Show what breaks without a flush or a sync, step by step.
 
-    Each scene is played twice, without the symbol it is about and with it. Two CPUs, where the architecture
-    may have them and nobody says otherwise.
+    Without NAME the scenes are listed. Each is played twice, without the symbol it is about and with it, on two
+    CPUs where the architecture may have them and nobody says otherwise.
     """
     if name is None:
         _list(as_json)

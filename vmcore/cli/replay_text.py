@@ -79,7 +79,10 @@ def _headline(report: Report) -> Line:
         first = report.failures[0]
         count = f"{failed:,} of {_plural(report.events.alloc, 'allocation')} failed"
         return "bold red", f"{what}: {count}, the first at line {first.line:,}"
-    return "bold green", f"{what}: all {_plural(report.events.alloc, 'allocation')} fit"
+    fit = f"{what}: all {_plural(report.events.alloc, 'allocation')} fit"
+    if report.coherence is not None and report.coherence.reports:
+        return "bold red", f"{fit}; {_plural(len(report.coherence.reports), 'report')} of the coherence checker"
+    return "bold green", fit
 
 
 def _input(report: Report, notes: list[str]) -> Iterator[Line]:
