@@ -364,6 +364,24 @@ def test_a_stranger_without_vmalloc_fault_faults_for_good(show, scene):
     assert shown.why != ""
 
 
+def keeping_absence(record):
+    tlb = evolve(record.hardware.tlb, keeps_absent=True)
+    return evolve(record, hardware=evolve(record.hardware, tlb=tlb))
+
+
+def test_a_tlb_that_keeps_absence_does_not_hide_that_a_process_lacks_an_entry(registry):
+    shown = perform("lazy-sync", keeping_absence(synthetic.PLAIN), registry=registry)
+    assert {r.missing for r in shown.complete.reports} == {SYNC}
+
+
+def test_a_tlb_that_keeps_absence_misses_what_is_mapped_later(registry):
+    record = keeping_absence(synthetic.PLAIN)
+    shown = perform("use-after-vfree", record, registry=registry, listeners=[synthetic.Flushes()])
+    kept = address(shown.complete, "kept")
+    assert came(shown.complete, 'CPU 0 stores "carol" to again') == [FAULT]
+    assert reports(shown.complete) == [(UNREPAIRED_FAULT, 0, kept, MAP)]
+
+
 def test_one_cpu_switches_between_processes(show):
     shown = show("lazy-sync", "armv7", cpus=1)
     assert [step.text for step in shown.complete.steps[4:5]] == ["CPU 0 switches to process 2"]

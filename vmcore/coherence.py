@@ -220,8 +220,7 @@ class Checker:
         if physical is None or not rights & access or not self._kernels(address):
             return
         runs = "init_mm" if cpu.mm is None else f"process {cpu.mm.number}"
-        kept = cpu.tlb.slot(page >> self._shift, 0 if cpu.mm is None else cpu.mm.number) >= 0
-        if kept:
+        if cpu.mmu.walk(page).physical is not None:
             missing, why = _MAP, "its TLB keeps that the page is absent"
         else:
             missing, why = _SYNC, f"{runs} lacks an entry that vmalloc_fault did not copy"
