@@ -3,13 +3,18 @@
 import gzip
 import json
 import re
+import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from click.testing import CliRunner
 
+from vmcore import hookimpl, registry
 from vmcore.cli import COMMANDS, main
 from vmcore.cli.replay import _Bar
+from vmcore.scenes import leave_out
 
 DOCS = Path(__file__).parents[1] / "docs" / "replay.md"
 START, MODULES = 0xFFFFC90000000000, 0xFFFFFFFFC0000000
@@ -251,7 +256,7 @@ def test_bad_options(trace, arguments, message):
 
 def paths(value, key=""):
     """Give the dotted keys of an object; those that are data are ``*``."""
-    if isinstance(value, dict) and key != "layout.modules":
+    if isinstance(value, dict) and key not in ("layout.modules", "coherence"):
         data = key in ("tables", "flushes", "events.skipped", "source.foreign")
         for name, inner in value.items():
             yield from paths(inner, f"{key}.{'*' if data else name}".lstrip("."))
@@ -268,6 +273,16 @@ def test_every_key_of_json_is_documented_and_the_other_way_round(trace):
     table = DOCS.read_text("utf-8").partition("\n## JSON\n")[2].partition("\n| reason |")[0]
     documented = re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
     assert set(paths(report)) == set(documented)
+    assert len(documented) == len(set(documented))
+
+
+def test_every_key_of_coherence_is_documented_and_the_other_way_round(trace, dropping):
+    trace(BUSY)
+    result = run("trace.txt", *SMALL, "--check", "--json")
+    assert result.exit_code == 1
+    table = DOCS.read_text("utf-8").partition("`coherence` has:\n")[2].partition("\n## ")[0]
+    documented = re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
+    assert set(paths(json.loads(result.stdout)["coherence"])) == set(documented)
     assert len(documented) == len(set(documented))
 
 
@@ -303,6 +318,74 @@ def test_values_of_json(trace):
     assert report["samples"] == [[2, 1, 8192], [3, 1, 8192], [4, 2, 16384], [5, 2, 16384], [6, 2, 16384],
                                  [7, 2, 16384], [8, 2, 16384]]  # fmt: skip
     assert report["rate"] > 0
+
+
+# ---- --check
+
+BUSY = alloc() + free() + alloc() + alloc(0x4000, 12 * KIB)
+
+
+@pytest.fixture
+def dropping(monkeypatch):
+    """Install a distribution's plugin that drops the TLB flush."""
+    module = ModuleType("vmcore_test_drop")
+    module.vmcore_api = (1, 0)
+    plugin = leave_out("flush_tlb_kernel_range")
+    module.vmcore_flush_tlb_kernel_range = hookimpl(wrapper=True)(
+        lambda arch: (yield from plugin.vmcore_flush_tlb_kernel_range(arch))
+    )
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    point = EntryPoint("drop", module.__name__, "vmcore")
+    real = registry.entry_points(group="vmcore")
+    monkeypatch.setattr("vmcore.registry.entry_points", lambda group: [*real, point])
+
+
+@pytest.mark.parametrize("arch", ["i386", "i386-pae", "x86_64", "armv5", "armv7", "armv7-highmem"])
+def test_with_all_flushes_there_is_nothing_to_report(trace, arch):
+    trace(BUSY)
+    result = run("trace.txt", "--arch", arch, "--check")
+    assert result.exit_code == 0, result.output
+    assert "coherence       3 areas touched: nothing to report" in result.output.splitlines()
+    report = json.loads(run("trace.txt", "--arch", arch, "--check", "--json").stdout)
+    assert report["coherence"] == {"touched": 3, "reports": [], "repeated": 0}
+
+
+def test_without_the_option_nothing_is_checked(trace):
+    trace(BUSY)
+    assert json.loads(run("trace.txt", *SMALL, "--json").stdout)["coherence"] is None
+    assert "coherence" not in run("trace.txt", *SMALL).output
+
+
+def test_a_plugin_that_drops_a_flush_is_found_out(trace, dropping):
+    trace(BUSY)
+    result = run("trace.txt", *SMALL, "--check")
+    assert result.exit_code == 1
+    lines = result.output.splitlines()
+    assert lines[0] == "trace.txt on i386: all 3 allocations fit; 1 report of the coherence checker"
+    assert "coherence       3 areas touched: 1 report" in lines
+    start = lines.index("   - frame in use, CPU 0, 0xfe800000")
+    assert lines[start + 1 : start + 4] == [
+        "       frame 0x1000 is handed out again, and the TLB translates to it;",
+        "       flush_tlb_kernel_range on cpu 0: nothing to do",
+        "       missing: flush_tlb_kernel_range for 0xfe800000..0xfe801000",
+    ]
+    found = json.loads(run("trace.txt", *SMALL, "--check", "--json").stdout)["coherence"]
+    (report,) = found["reports"]
+    assert (report["kind"], report["cpu"], report["address"]) == ("frame in use", 0, "0xfe800000")
+    assert (report["missing"], report["start"], report["end"], report["reached"]) == (
+        "flush_tlb_kernel_range", "0xfe800000", "0xfe801000", None,
+    )  # fmt: skip
+    assert (found["touched"], found["repeated"]) == (3, 0)
+    assert run("trace.txt", *SMALL, "--check", "--block", "drop").exit_code == 0
+
+
+def test_many_reports_are_cut_short(trace, dropping):
+    pages = "".join(alloc(n << 16) for n in range(9))
+    trace(pages + "".join(free(n << 16) for n in range(9)) + "".join(alloc((n + 10) << 16) for n in range(9)))
+    result = run("trace.txt", *SMALL, "--check", "--source-page", "4K")
+    assert "coherence       18 areas touched: 17 reports, and 16 more of the same" in result.output.splitlines()
+    assert "  ... and 12 more; --json has them all" in result.output.splitlines()
+    assert result.output.count("missing: flush_tlb_kernel_range") == 5
 
 
 # ---- on a terminal

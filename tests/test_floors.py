@@ -14,7 +14,19 @@ FLOORS = (
     | {"mmu", "mappings", "rights", "tlb", "dcache", "cpu", "coherence"}
     | {"elf", "elfcore", "resident", "vmcoreinfo"},
     {"vmalloc", "kernel"},
-    {"golden", "opscript", "samples", "lines", "procfs", "trace", "trace_text", "replay", "dump", "audit"},
+    {
+        "golden",
+        "opscript",
+        "samples",
+        "lines",
+        "procfs",
+        "trace",
+        "trace_text",
+        "replay",
+        "dump",
+        "audit",
+        "scenes",
+    },
     {"__init__", "__main__", "cli"},
 )
 LEVEL = {name: number for number, floor in enumerate(FLOORS) for name in floor}

@@ -15,6 +15,7 @@ from vmcore.errors import TraceError
 from vmcore.procfs import read_vmallocinfo
 from vmcore.replay import SAMPLES, replay
 from vmcore.replay_report import REASONS, SKIPPED
+from vmcore.scenes import leave_out
 from vmcore.trace import Trace, read_trace
 
 _spec = importlib.util.spec_from_file_location("trace_count", Path(__file__).with_name("trace_count.py"))
@@ -328,6 +329,94 @@ def test_progress_ends_with_all_events():
     assert calls[0] == (3, 500)
     assert calls[-1] == (500, 500)
     assert len(calls) == 167
+
+
+# ---- the coherence checker
+
+
+def on(cpu, text):
+    return text.replace("[000]", f"[{cpu:03}]")
+
+
+def check(text, arch, *listeners, cpus=2, **options):
+    kernel = Kernel(arch, cpus=cpus, check_coherence=True, listeners=listeners)
+    return replay(read_trace(io.BytesIO(text.encode()), "t", source_page=4096), kernel, **options), kernel
+
+
+def test_a_checked_replay_runs_on_the_cpus_of_the_trace():
+    text = on(0, alloc()) + on(1, alloc(0x4000)) + on(3, alloc(0x8000)) + on(1, free()) + on(2, free(0x8000))
+    report, kernel = check(text, "i386", cpus=3)
+    flushed = [flush.cpu for flush in kernel.flush_log if flush.symbol == "flush_cache_vmap"]
+    assert flushed == [0, 1, 0]
+    assert [f.cpu for f in kernel.flush_log if f.symbol == "flush_tlb_kernel_range"] == [1, 2]
+    assert (report.coherence.touched, report.coherence.reports, report.coherence.repeated) == (3, (), 0)
+
+
+def test_a_trace_without_cpus_is_replayed_on_the_first():
+    report, kernel = check(alloc().replace(" [000] d..1. ", " "), "i386")
+    assert [flush.cpu for flush in kernel.flush_log] == [0]
+    assert report.coherence.touched == 1
+
+
+def test_first_and_last_pages_are_touched():
+    text = alloc(0, 8 * KIB) + alloc(0x10000, 20 * KIB)
+    report, kernel = check(text, "i386", cpus=1)
+    first, second = kernel.vmlist
+    translated = [entry.page << 12 for entry in kernel.cpu.tlb.entries()]
+    assert translated == [first.addr, second.addr, second.addr + 12 * KIB]
+    assert kernel.vread(first.addr, 8) == (1).to_bytes(8, "little")
+    assert kernel.vread(second.addr + 12 * KIB, 8) == (2).to_bytes(8, "little")
+    assert report.coherence.touched == 2
+
+
+def test_what_is_not_vmallocs_is_not_touched():
+    info = entries(
+        line(0, 8 * KIB, "pci+0x1/0x2 phys=0xfebf1000 ioremap"), line(0x4000, 8 * KIB, "x+0x1/0x2 vmap")
+    )
+    report, kernel = check(alloc() + alloc(0x4000), "i386", vmallocinfo=info)
+    assert (report.coherence.touched, report.failures, len(kernel.cpu.tlb)) == (0, [], 0)
+
+
+def test_failures_are_not_touched():
+    report, _ = check(alloc() + alloc(0x10000, 400 * MIB) + free(0x10000), "i386")
+    assert (len(report.failures), report.coherence.touched) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("arch", "symbol", "kinds"),
+    [
+        ("i386", "flush_tlb_kernel_range", {"frame in use", "stale translation"}),
+        ("i386", "flush_cache_vunmap", set()),
+        ("armv7", "flush_tlb_kernel_range", {"frame in use", "stale translation"}),
+        ("armv7", "flush_cache_vunmap", set()),
+        ("armv5", "flush_cache_vunmap", {"lost line", "stale line"}),
+        ("armv5", "flush_cache_vmap", set()),
+    ],
+)
+def test_a_dropped_flush_is_reported_where_it_matters(arch, symbol, kinds):
+    text = "".join(alloc(n << 16, (n % 3 + 2) * 4 * KIB) for n in range(9))
+    text += "".join(free(n << 16) for n in range(0, 9, 2))
+    text += "".join(alloc((n + 20) << 16, (5 - n % 3) * 4 * KIB) for n in range(9))
+    report, _ = check(text, arch, leave_out(symbol), cpus=1 if arch == "armv5" else 2)
+    assert {r.kind for r in report.coherence.reports if r.missing == symbol} == kinds
+    assert {r.missing for r in report.coherence.reports} - {""} == ({symbol} if kinds else set())
+    assert check(text, arch, cpus=1)[0].coherence.reports == ()
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_a_real_trace_is_coherent(arch):
+    with samples.open_sample("riscv64-sv39") as source:
+        trace = read_trace(source, "s")
+    kernel = Kernel(arch, cpus=1 if arch == "armv5" else 4, check_coherence=True)
+    report = replay(trace, kernel)
+    assert report.coherence.reports == ()
+    assert report.coherence.touched == report.events.alloc - len(report.failures) > 500
+
+
+def test_an_unchecked_replay_touches_nothing():
+    report, kernel = run(alloc(), "i386")
+    assert (report.coherence, len(kernel.cpu.tlb)) == (None, 0)
+    assert report.to_dict()["coherence"] is None
 
 
 # ---- vmallocinfo

@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from attrs import define, frozen
+from attrs import asdict, define, frozen
 
 from vmcore.architecture import Window
 from vmcore.flushes import Flush
@@ -68,6 +68,10 @@ class Report:
     text: str
     history: tuple[str, ...]
     reached: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as numbers, strings and a list; addresses in hex."""
+        return asdict(self) | {name: hex(getattr(self, name)) for name in ("address", "start", "end")}
 
     def __str__(self) -> str:
         return "\n".join([f"{self.kind}, cpu {self.cpu}, {self.address:#x}: {self.text}", *self.history])
@@ -217,8 +221,7 @@ class Checker:
         if physical is None or not rights & access or not self._kernels(address):
             return
         runs = "init_mm" if cpu.mm is None else f"process {cpu.mm.number}"
-        kept = cpu.tlb.slot(page >> self._shift, 0 if cpu.mm is None else cpu.mm.number) >= 0
-        if kept:
+        if cpu.mmu.walk(page).physical is not None:
             missing, why = _MAP, "its TLB keeps that the page is absent"
         else:
             missing, why = _SYNC, f"{runs} lacks an entry that vmalloc_fault did not copy"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from time import perf_counter
 from typing import Any, Final
@@ -14,10 +15,20 @@ from typing import Any, Final
 from attrs import define, field
 
 from vmcore.arealist import VmStruct
-from vmcore.errors import KernelFailure
+from vmcore.cpu import Cpu
+from vmcore.errors import KernelFailure, PageFault
 from vmcore.kernel import Kernel
 from vmcore.procfs import VmallocinfoEntry
-from vmcore.replay_report import Events, Failure, Report, Space, describe_layout, describe_source, flush_counts
+from vmcore.replay_report import (
+    Coherence,
+    Events,
+    Failure,
+    Report,
+    Space,
+    describe_layout,
+    describe_source,
+    flush_counts,
+)
 from vmcore.replay_requests import BACKINGS, DEADLY, Requests, Route, join, reason_of, routes
 from vmcore.trace import ALLOC, FREE, Trace
 from vmcore.units import format_size
@@ -160,6 +171,50 @@ class _Replay:
         elif self.stop:
             self.stopped = f"line {self.line}: the first failure"
 
+    def found(self) -> Coherence | None:
+        """Return what a coherence checker found; None: there is none."""
+        return None
+
+
+@define(eq=False)
+class _Checked(_Replay):
+    """A replay that the coherence checker watches: events run on the trace's CPUs, and areas are touched."""
+
+    touched: int = 0
+    _cpus: dict[int, int] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        _Replay.__attrs_post_init__(self)
+        events, count = self.trace.events, len(self.kernel.cpus)
+        self._cpus = {line: max(0, cpu) % count for line, cpu in zip(events.line, events.cpu, strict=True)}
+
+    def _alloc(self, addr: int, size: int, align: int, route: Route) -> None:
+        with self.kernel.on_cpu(self._cpus[self.line]) as cpu:
+            _Replay._alloc(self, addr, size, align, route)
+            area, _ = self.live[addr]
+            if area is not None and area.pages is not None:
+                self._touch(cpu, area)
+
+    def _free(self, addr: int) -> None:
+        with self.kernel.on_cpu(self._cpus[self.line]):
+            _Replay._free(self, addr)
+
+    def _touch(self, cpu: Cpu, area: VmStruct) -> None:
+        """Load from, store to and load from the first and the last page of an area."""
+        page = self.kernel.page_size
+        for at in sorted({area.addr, area.addr + area.size - 2 * page}):
+            with suppress(PageFault):  # the checker reports it where init_mm maps the page
+                cpu.load(at, 8)
+                cpu.store(at, self.line.to_bytes(8, "little"))
+                cpu.load(at, 8)
+        self.touched += 1
+
+    def found(self) -> Coherence | None:
+        """Return what the checker found."""
+        checker = self.kernel.coherence
+        assert checker is not None
+        return Coherence(touched=self.touched, reports=tuple(checker.reports), repeated=checker.repeated)
+
 
 def _assumptions(run: _Replay, said: list[str]) -> list[str]:
     trace, arch, modules = run.trace, run.kernel.arch, len(run.trace.windows) > 1
@@ -195,7 +250,9 @@ def replay(
 ) -> Report:
     """Replay a trace on a kernel.
 
-    A failure is noted and the replay goes on; the free of what failed is skipped.
+    A failure is noted and the replay goes on; the free of what failed is skipped. On a kernel with a coherence
+    checker events run on the CPUs of the trace, modulo those there are, and the first and last page of each area
+    with page frames of its own is loaded from and stored to.
 
     Args:
         trace: Checked, see `vmcore.trace.read_trace`.
@@ -212,7 +269,8 @@ def replay(
         TraceError: ``vmallocinfo`` is not of this trace.
     """
     given, said = join(trace, vmallocinfo) if vmallocinfo is not None else ({}, [])
-    run = _Replay(trace, kernel, Requests(kernel, given), stop)
+    kind = _Replay if kernel.coherence is None else _Checked
+    run = kind(trace, kernel, Requests(kernel, given), stop)
     tables, nodes = dict(kernel.init_mm.tables), kernel.vmlist.nodes_visited
     before = flush_counts(kernel)
     started = perf_counter()
@@ -246,4 +304,5 @@ def replay(
         failures=run.failures,
         stopped=run.stopped,
         seconds=seconds,
+        coherence=run.found(),
     )

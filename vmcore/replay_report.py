@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import asdict, field, frozen
 
+from vmcore import coherence
+
 if TYPE_CHECKING:
     from vmcore.kernel import Kernel
     from vmcore.trace import Trace
@@ -95,6 +97,21 @@ class Events:
 
 
 @frozen(kw_only=True)
+class Coherence:
+    """Hold what the coherence checker found.
+
+    Attributes:
+        touched: Areas whose first and last page were loaded from and stored to.
+        reports: Oldest first.
+        repeated: How many more there were of the same.
+    """
+
+    touched: int
+    reports: tuple[coherence.Report, ...]
+    repeated: int
+
+
+@frozen(kw_only=True)
 class Report:
     """Hold what a replay found. docs/replay.md says what each figure means.
 
@@ -117,6 +134,7 @@ class Report:
         failures: All allocations that failed, in order.
         stopped: Why the replay ended early; None: it did not.
         seconds: What it took.
+        coherence: What the checker found; None: the kernel has none.
     """
 
     source: dict[str, Any]
@@ -137,6 +155,7 @@ class Report:
     failures: list[Failure] = field(repr=False)
     stopped: str | None
     seconds: float
+    coherence: Coherence | None
 
     @property
     def rate(self) -> float:
@@ -151,6 +170,8 @@ class Report:
         """Return the object of ``--json``: numbers, strings, lists and objects only."""
         facts = asdict(self)
         facts["samples"] = [list(sample) for sample in self.samples]
+        if self.coherence is not None:
+            facts["coherence"]["reports"] = [report.to_dict() for report in self.coherence.reports]
         return {"schema": SCHEMA, **facts, "rate": self.rate}
 
 

@@ -16,6 +16,7 @@ ALLOC: Final = 0  #: ``alloc_vmap_area``
 FREE: Final = 1  #: ``free_vmap_area_noflush``
 PURGE: Final = 2  #: ``purge_vmap_area_lazy``
 NO_WINDOW: Final = -1  #: window of a purge and of a free whose address is unknown
+NO_CPU: Final = -1  #: CPU of an event in a layout without them
 
 DECIMAL: Final = rb"[0-9]{1,20}"
 HEX: Final = rb"0x[0-9a-f]{1,16}"
@@ -82,6 +83,7 @@ class Events:
         window: Index into the trace's windows, that of the area for a free; else NO_WINDOW.
         failed: 1 for an allocation that the traced kernel refused, else 0.
         num_purged: Areas given back by a purge, else 0.
+        cpu: CPU it happened on, NO_CPU where the text has none. Not among what iteration gives.
     """
 
     line: list[int] = field(factory=list)
@@ -92,6 +94,7 @@ class Events:
     window: list[int] = field(factory=list)
     failed: list[int] = field(factory=list)
     num_purged: list[int] = field(factory=list)
+    cpu: list[int] = field(factory=list)
 
     def __len__(self) -> int:
         return len(self.line)
@@ -163,7 +166,7 @@ class TraceText:
         events, numbers, windows = self.events, _Numbers(), _Windows()
         add_line, add_kind, add_addr = events.line.append, events.kind.append, events.addr.append
         add_size, add_align, add_window = events.size.append, events.align.append, events.window.append
-        add_failed, add_num_purged = events.failed.append, events.num_purged.append
+        add_failed, add_num_purged, add_cpu = events.failed.append, events.num_purged.append, events.cpu.append
         newest: dict[bytes, tuple[float, bytes, int]] = {}  # of each CPU: its time, also as text, and line
         number, line = 0, b"\n"
         for number, line in enumerate(lines, 1):
@@ -179,6 +182,7 @@ class TraceText:
                 if cpu in newest and stamp < newest[cpu][0]:
                     raise self._backwards(number, match, *newest[cpu][1:])
                 newest[cpu] = stamp, match[2], number
+            add_cpu(numbers[cpu] if cpu else NO_CPU)
             if match.lastindex == 8:
                 va_start, size, align, vstart, vend, failed = match.group(3, 4, 5, 6, 7, 8)
                 add_kind(ALLOC)

@@ -27,6 +27,7 @@ COMMANDS = {
     "replay": "Replay a trace on another machine: what fits, and what fails first.",
     "walk": "Translate addresses by a RAM dump, or list all it maps.",
     "audit": "Check /proc/vmallocinfo against a RAM dump.",
+    "demo": "Show what breaks without a flush or a sync, step by step.",
 }
 
 

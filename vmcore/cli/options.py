@@ -21,11 +21,11 @@ _OPTIONS: dict[str, Callable[[Function], Function]] = {
 }
 
 
-def machine_options(*names: str) -> Callable[[Function], Function]:
+def machine_options(*names: str, need_arch: bool = True) -> Callable[[Function], Function]:
     """Decorate a command with the options *names* (default: all); it is called with ``selection=``.
 
     What an option does not give comes from the environment or the file, see `vmcore.selection`. Without
-    "arch" among *names* no architecture needs to be chosen.
+    "arch" among *names*, or ``need_arch``, no architecture needs to be chosen.
     """
     chosen = names or tuple(_OPTIONS)
 
@@ -37,7 +37,7 @@ def machine_options(*names: str) -> Callable[[Function], Function]:
             given = {name: kwargs.pop(name) for name in chosen}
             if "block" in given:
                 given["block"] = ",".join(given["block"]) or None
-            selection = select(need_arch="arch" in chosen, named="--{}", **given)
+            selection = select(need_arch=need_arch and "arch" in chosen, named="--{}", **given)
             return function(*args, selection=selection, **kwargs)
 
         decorated: Function = command

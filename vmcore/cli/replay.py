@@ -76,6 +76,7 @@ class _Bar:
 @click.option(
     "--save-ram", metavar="FILE.elf", help="Write the simulated RAM after the replay as a sparse ELF core."
 )
+@click.option("--check", is_flag=True, help="Touch what is allocated, and look for missing flushes.")
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
 @machine_options()
 def command(
@@ -84,6 +85,7 @@ def command(
     source_page: str | None,
     stop: bool,
     save_ram: str | None,
+    check: bool,
     as_json: bool,
     selection: Selection,
 ) -> None:
@@ -92,7 +94,7 @@ def command(
     FILE has vmalloc events, the text of tracefs' trace or of trace-cmd report, plain, gzip or xz; - is stdin
     and sample:NAME one of `vmcore samples`, whose vmallocinfo is --vmallocinfo sample:NAME.
 
-    Exit status: 0 all fits, 1 an allocation failed, 2 bad input.
+    Exit status: 0 all fits, 1 an allocation failed or --check found something, 2 bad input.
     """
     if file == vmallocinfo == "-":
         raise ConfigurationError("--vmallocinfo: found - for both files, expected stdin for one of them at most")
@@ -106,6 +108,7 @@ def command(
         cpus=selection.cpus,
         nodes=selection.nodes,
         block=selection.block,
+        check_coherence=check,
     )
     with open_input(file, samples.open_sample) as source:
         trace = read_trace(source, None if file == "-" else file, source_page=page)
@@ -121,4 +124,6 @@ def command(
         click.echo(json.dumps(report.to_dict(), indent=2))
     else:
         print_report(Console(highlight=False), report, trace.notes(), kernel, selection)
-    click.get_current_context().exit(1 if report.failures else 0)
+    click.get_current_context().exit(
+        1 if report.failures or (report.coherence and report.coherence.reports) else 0
+    )

@@ -13,6 +13,7 @@ from attrs import evolve
 from rich.text import Text
 
 from vmcore.cli import COMMANDS
+from vmcore.cli.coherence_text import told_report
 from vmcore.errors import LayoutError
 from vmcore.replay_report import REASONS, SKIPPED, Report, Space
 from vmcore.units import format_size
@@ -49,6 +50,7 @@ def print_report(console: Console, report: Report, notes: list[str], kernel: Ker
         _table(report),
         _cost(report),
         _failures(report),
+        _coherence(report),
         _hints(report, kernel, selection),
         _assumed(report),
     )
@@ -77,7 +79,10 @@ def _headline(report: Report) -> Line:
         first = report.failures[0]
         count = f"{failed:,} of {_plural(report.events.alloc, 'allocation')} failed"
         return "bold red", f"{what}: {count}, the first at line {first.line:,}"
-    return "bold green", f"{what}: all {_plural(report.events.alloc, 'allocation')} fit"
+    fit = f"{what}: all {_plural(report.events.alloc, 'allocation')} fit"
+    if report.coherence is not None and report.coherence.reports:
+        return "bold red", f"{fit}; {_plural(len(report.coherence.reports), 'report')} of the coherence checker"
+    return "bold green", fit
 
 
 def _input(report: Report, notes: list[str]) -> Iterator[Line]:
@@ -212,6 +217,20 @@ def _failures(report: Report) -> Iterator[Line]:
         yield "dim", f"  ... and {more:,} more; --json has them all"
     if report.stopped:
         yield "", f"stopped at {report.stopped}; what the rest of the trace asks for is not known"
+
+
+def _coherence(report: Report) -> Iterator[Line]:
+    found = report.coherence
+    if found is None:
+        return
+    again = f", and {found.repeated:,} more of the same" if found.repeated else ""
+    said = f"{_plural(len(found.reports), 'report')}{again}" if found.reports else "nothing to report"
+    for style, line in _row("coherence", f"{_plural(found.touched, 'area')} touched: {said}"):
+        yield style or ("bold red" if found.reports else ""), line
+    for one in found.reports[:_SHOWN]:
+        yield from told_report(one, _WIDTH)
+    if (more := len(found.reports) - _SHOWN) > 0:
+        yield "dim", f"  ... and {more:,} more; --json has them all"
 
 
 def _hints(report: Report, kernel: Kernel, selection: Selection) -> Iterator[Line]:
