@@ -75,7 +75,7 @@ def test_tox_has_an_environment_for_every_built_in_architecture():
     for name in (n for n, plugin in registry.origin.items() if plugin == "builtin"):
         factor = "arch_" + name.replace("-", "_")
         assert f"    {factor}: VMCORE_ARCH = {name}\n" in tox
-        assert f"    {factor}: pytest -q -k {name} {{posargs}}\n" in tox
+        assert f"    {factor}: pytest -n auto -q -k {name} {{posargs}}\n" in tox
         assert name.replace("-", "_") in tox.split("py3-arch_{", 1)[1].split("}")[0].split(",")
 
 
