@@ -8,10 +8,10 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "vmcore"
 FLOORS = (
     {"errors", "flags", "units"},
-    {"architecture", "records", "levels", "hardware", "layout", "image", "validation"}
+    {"architecture", "records", "levels", "hardware", "layout", "image", "description", "validation"}
     | {"flushes", "hookspecs", "weak", "registry", "link", "selection"},
     {"memory", "zones", "slab", "pgtable", "pgwalk", "arealist", "areabuckets", "machine", "explain"}
-    | {"mmu", "mappings", "rights", "tlb", "dcache", "cpu", "coherence"}
+    | {"mmu", "mappings", "rights", "tlb", "dcache", "mm", "cpu", "coherence"}
     | {"elf", "elfcore", "resident", "vmcoreinfo"},
     {"vmalloc", "kernel"},
     {

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from attrs import define, frozen
 
+from vmcore.architecture import Architecture, Layout
 from vmcore.dcache import DataCache
 from vmcore.errors import ArgumentError, PageFault
+from vmcore.memory import PhysicalMemory
+from vmcore.mm import Mm
 from vmcore.mmu import End, Mmu, Walk
 from vmcore.rights import (
     CACHED,
@@ -33,9 +36,6 @@ from vmcore.rights import (
 )
 from vmcore.tlb import Translation, TranslationBuffer, allows
 
-if TYPE_CHECKING:
-    from vmcore.machine import Machine, Mm
-
 _REASONS = {
     End.NOT_PRESENT: "is not present",
     End.NO_TABLE: "is neither a table nor a page",
@@ -46,6 +46,35 @@ _REASONS = {
 # what the cache's fast path needs of a page, and for a store also that it is not CLEAN
 _CACHED_READ = CACHED | READ
 _CACHED_WRITE = CACHED | WRITE_BACK | WRITE | CLEAN
+
+
+class Watcher(Protocol):
+    """Who is told what CPUs do: the coherence checker."""
+
+    def used(self, cpu: Cpu, address: int, physical: int, flags: int) -> None:
+        """A TLB entry was used: for the page at ``address``, without a walk."""
+        ...
+
+    def faulted(self, cpu: Cpu, address: int, access: int) -> None:
+        """A fault stands."""
+        ...
+
+
+class Host(Protocol):
+    """The machine a CPU is in, as far as CPUs need it."""
+
+    arch: Architecture
+    layout: Layout
+    memory: PhysicalMemory
+    checker: Watcher | None
+
+    def tlb_filled(self, cpu: Cpu, pages: np.ndarray, physical: np.ndarray) -> None:
+        """Note that a CPU keeps translations from now on."""
+        ...
+
+    def fault(self, cpu: Cpu, address: int, access: str, error_code: int) -> bool:
+        """Offer an address that faulted to ``vmalloc_fault``; True: it was repaired."""
+        ...
 
 
 @define
@@ -85,7 +114,7 @@ class Cpu:
         faults: counts.
     """
 
-    def __init__(self, machine: Machine, number: int) -> None:
+    def __init__(self, machine: Host, number: int) -> None:
         """Start on init_mm, with nothing in TLB and cache."""
         arch, self._machine, self._memory, self.number = machine.arch, machine, machine.memory, number
         hardware = arch.hardware

@@ -18,8 +18,8 @@ from vmcore.errors import BrokenInvariant, ConfigurationError, OutOfMemory
 from vmcore.explain import explain, vmallocinfo
 from vmcore.flags import ANY_NODE, GFP_PGTABLE, NO_FRAME, VM
 from vmcore.link import assemble
-from vmcore.machine import Mm
 from vmcore.memory import PhysicalMemory
+from vmcore.mm import Mm
 from vmcore.registry import Registry
 from vmcore.selection import select
 from vmcore.slab import Slab

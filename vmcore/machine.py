@@ -11,27 +11,25 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
-from attrs import evolve, fields, frozen
+from attrs import evolve, fields
 
 from vmcore.architecture import Architecture, Layout
 from vmcore.arealist import AreaList
-from vmcore.cpu import Cpu
+from vmcore.cpu import Cpu, Watcher
 from vmcore.errors import ConfigurationError, KernelBug, KernelDead, KernelFailure, KernelOops, choices
 from vmcore.flags import ZERO_SIZE_PTR
 from vmcore.flushes import Flush, FlushAction
 from vmcore.hookspecs import FlushSymbol
 from vmcore.link import Events, Linked
 from vmcore.memory import PhysicalMemory
+from vmcore.mm import Mm
 from vmcore.pgtable import PageTables, TableSource, readonly
 from vmcore.slab import KmallocSource
 from vmcore.weak import flush_nothing
 from vmcore.zones import PageSource, gfp_zone
-
-if TYPE_CHECKING:
-    from vmcore.coherence import Checker
 
 FLUSH_LOG = 4096  #: calls `Machine.flush_log` keeps; the counts are of all
 FAULT_KINDS = ("alloc_page", "pgtable", "kmalloc", "insert")
@@ -82,19 +80,6 @@ class VmlistLock:
     def locked(self) -> bool:
         """Whether somebody holds it."""
         return self._lock.locked()
-
-
-@frozen(eq=False)
-class Mm:
-    """A process' address space, as far as the kernel's half goes: its own root table.
-
-    Attributes:
-        number: 1, 2, 3 ... in order of creation.
-        tables: below its root.
-    """
-
-    number: int
-    tables: PageTables
 
 
 class Machine:
@@ -169,7 +154,7 @@ class Machine:
         # the record's derived numbers, once: they are in every expression of the port
         self.page_size, self.page_shift, self.word_mask = arch.page_size, arch.page_shift, arch.word_mask
         self._pointer_bytes, self._sizeof_vm_struct = arch.pointer_bytes, arch.sizeof_vm_struct
-        self.checker: Checker | None = None
+        self.checker: Watcher | None = None
         self._tlbs_hold = False  # some CPU's TLB holds something
         self.cpus = tuple(Cpu(self, number) for number in range(cpus))
         caches = [cpu.cache for cpu in self.cpus if cpu.cache is not None]

@@ -18,7 +18,7 @@ from vmcore.errors import PageFault
 from vmcore.flags import VM
 from vmcore.flushes import Flush, FlushAction
 from vmcore.kernel import Kernel
-from vmcore.machine import Mm
+from vmcore.mm import Mm
 from vmcore.mmu import Mmu
 from vmcore.rights import CACHED, READ, Rights
 

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmcore.description import Description
 from vmcore.errors import ArchitectureError, LayoutError, choices
+from vmcore.layout import Layout
 from vmcore.levels import Level
 from vmcore.units import format_size
 
-if TYPE_CHECKING:
-    from vmcore.architecture import Architecture
-    from vmcore.layout import Layout
 
-
-def check_numbers(arch: Architecture, layout: Layout) -> None:
+def check_numbers(arch: Description, layout: Layout) -> None:
     """Check each number of a layout for itself."""
     for name in ("phys_offset", "page_offset", "kernel_end", "swapper_pg_dir", "vmalloc_start"):
         value = getattr(layout, name)
@@ -33,7 +30,7 @@ def check_numbers(arch: Architecture, layout: Layout) -> None:
         )
 
 
-def check_layout(arch: Architecture, layout: Layout) -> None:
+def check_layout(arch: Description, layout: Layout) -> None:
     """Check that the windows of a layout agree with each other."""
 
     def fail(subject: str, found: str, expected: str) -> None:
@@ -59,7 +56,7 @@ def check_layout(arch: Architecture, layout: Layout) -> None:
         fail("kernel_end", f"{layout.kernel_end:#x}", f"{end:#x} or above, where the root table ends")
 
 
-def check_banks(arch: Architecture, layout: Layout) -> None:
+def check_banks(arch: Description, layout: Layout) -> None:
     """Check that banks are in order and made of whole pages."""
 
     def fail(subject: str, found: str, expected: str) -> None:
@@ -77,7 +74,7 @@ _NAME = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*")
 _ZONE_ORDER = ("DMA", "DMA32", "NORMAL", "HIGHMEM")
 
 
-def validate(arch: Architecture) -> None:
+def validate(arch: Description) -> None:
     """Check a record.
 
     Raises:
@@ -110,7 +107,7 @@ def validate(arch: Architecture) -> None:
          canonical, f"0, or {arch.levels[0].shift + 1} to {arch.word_bits}")  # fmt: skip
 
 
-def _validate_protections(arch: Architecture) -> None:
+def _validate_protections(arch: Description) -> None:
     """Check that protections fit the last level's entries, and that PAGE_KERNEL makes one present."""
 
     def need(ok: bool, name: str, found: str, expected: str) -> None:
@@ -133,7 +130,7 @@ def _validate_protections(arch: Architecture) -> None:
 _CACHE_KINDS = ("vivt", "vipt aliasing", "vipt")
 
 
-def _validate_hardware(arch: Architecture) -> None:
+def _validate_hardware(arch: Description) -> None:
     """Check the linear map's leaf, and the geometry of TLB and cache."""
 
     def need(ok: bool, name: str, found: object, expected: str) -> None:
@@ -161,7 +158,7 @@ def _validate_hardware(arch: Architecture) -> None:
          f"0, or a power of two of sets of {cache.ways} lines of {cache.line} bytes")  # fmt: skip
 
 
-def _validate_mirror(arch: Architecture) -> None:
+def _validate_mirror(arch: Description) -> None:
     """Check that the hardware half lies beside the Linux half, and that a cleared entry is clear in both."""
     mirror, last = arch.hardware.mirror, arch.levels[-1]
     if mirror is None:
@@ -175,7 +172,7 @@ def _validate_mirror(arch: Architecture) -> None:
         raise ArchitectureError(f"{arch.name}, hardware.mirror", "encode(0)", f"{int(cleared[0]):#x}", "0")
 
 
-def _validate_levels(arch: Architecture, levels: tuple[Level, ...], where: str) -> None:
+def _validate_levels(arch: Description, levels: tuple[Level, ...], where: str) -> None:
     """Check what holds for Linux' and the MMU's levels alike: they tile the address, masks fit the word."""
     below = arch.page_shift
     names = [level.name for level in levels]
@@ -211,7 +208,7 @@ def _validate_levels(arch: Architecture, levels: tuple[Level, ...], where: str) 
              f"bits of bad_mask {level.bad_mask:#x}")  # fmt: skip
 
 
-def _validate_tables(arch: Architecture) -> None:
+def _validate_tables(arch: Description) -> None:
     """Check that a table entry as Linux writes it is neither missing, bad nor a leaf, and that tables fit."""
     for position, level in enumerate(arch.levels):
 
