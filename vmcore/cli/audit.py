@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vmcore import audit
+from vmcore import audit, samples
 from vmcore.cli.console import Console
 from vmcore.cli.dump_options import Source, dump_options, parse_range, tell
+from vmcore.cli.inputs import open_input
 from vmcore.procfs import read_vmallocinfo
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def command(vmallocinfo: str, bounds: str | None, as_json: bool, source: Source)
     Exit status: 0 nothing is odd, 1 something is, 2 bad input.
     """
     given = None if bounds is None else parse_range(bounds, source.arch)
-    entries = read_vmallocinfo(vmallocinfo, None if vmallocinfo == "-" else vmallocinfo)
+    with open_input(vmallocinfo, samples.open_vmallocinfo) as file:
+        entries = read_vmallocinfo(file, None if vmallocinfo == "-" else vmallocinfo)
     info = source.info
     known = (None, None) if info is None else (info.number("VMALLOC_START"), info.number("VMALLOC_END"))
     report = audit.audit(source.mmu, entries, bounds=given, vmalloc=known)
@@ -68,8 +70,7 @@ def _facts(report: audit.Audit) -> dict[str, Any]:
 
 
 def _lines(source: Source, report: audit.Audit) -> Iterator[tuple[str, str]]:
-    root = source.root
-    yield "", f"{source.dump.name} as {source.arch.name}, root {root.address:#x} ({root.how})"
+    yield "", source.head
     for window in report.windows:
         yield "", f"window {window.start:#x}-{window.last:#x}: {window.how}"
     odd, explained = report.odd, report.explained

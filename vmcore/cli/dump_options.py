@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import wraps
 from typing import Any
 
 import click
 from attrs import frozen
 
+from vmcore import samples
 from vmcore.architecture import Architecture
+from vmcore.cli.inputs import sample_name
 from vmcore.cli.options import machine_options
 from vmcore.dump import FORMATS, Dump, open_dump
 from vmcore.dump_root import Root, find_root, find_vmcoreinfo, read_vmcoreinfo
@@ -33,12 +36,20 @@ class Source:
         arch: the record its tables are read by.
         root: where they begin, and how that was found.
         info: the kernel's VMCOREINFO; None: there is none beside the dump or in its notes.
+        by_sample: nobody chose the record; the dump is a sample, which names its own.
     """
 
     dump: Dump
     arch: Architecture
     root: Root
     info: VmcoreInfo | None
+    by_sample: bool = False
+
+    @property
+    def head(self) -> str:
+        """The first line for people: what is read, by which record, from where on."""
+        how = ", the sample's record" if self.by_sample else ""
+        return f"{self.dump.name} as {self.arch.name}{how}, root {self.root.address:#x} ({self.root.how})"
 
     @property
     def mmu(self) -> Mmu:
@@ -80,23 +91,50 @@ def dump_options(function: Function) -> Function:
     @wraps(function)
     def command(
         *args: Any, dump_file: str, root: str | None, vmcoreinfo: str | None, base: str | None,
-        banks: tuple[str, ...], kind: str | None, selection: Selection, **others: Any,
+        banks: tuple[str, ...], kind: str | None, by_sample: bool, selection: Selection, **others: Any,
     ) -> Any:  # fmt: skip
         registry = load(selection.block)
         arch = registry.get(selection.arch)
         given = None if root is None else parse_size(root, "--root")
-        info = None if vmcoreinfo is None else read_vmcoreinfo(vmcoreinfo)
+        info = None if vmcoreinfo is None else _read_vmcoreinfo(vmcoreinfo)
         start = None if base is None else parse_size(base, "--base")
-        with open_dump(dump_file, base=start, banks=_banks(banks), format=kind) as dump:
+        with ExitStack() as stack:
+            path = _dump_path(dump_file, stack)
+            dump = stack.enter_context(
+                open_dump(path, base=start, banks=_banks(banks), format=kind, name=dump_file)
+            )
             records = registry.architectures.values()
             found = find_root(dump, arch, root=given, vmcoreinfo=info, records=records)
             info = find_vmcoreinfo(dump, scan=False) if info is None else info
-            return function(*args, source=Source(dump, arch, found, info), **others)
+            return function(*args, source=Source(dump, arch, found, info, by_sample), **others)
 
-    decorated = machine_options("arch", "block")(command)
+    machine = machine_options("arch", "block")(command)
+
+    @wraps(machine)
+    def decorated(*args: Any, dump_file: str, arch: str | None, vmcoreinfo: str | None, **others: Any) -> Any:
+        sample, by_sample = sample_name(dump_file), False
+        if sample is not None:
+            record = samples.describe_dump(sample).record
+            arch, by_sample = arch or record, arch is None
+            vmcoreinfo = dump_file if vmcoreinfo is None else vmcoreinfo
+        return machine(*args, dump_file=dump_file, arch=arch, vmcoreinfo=vmcoreinfo, by_sample=by_sample, **others)
+
     for option in reversed(_OPTIONS):
         decorated = option(decorated)
     return decorated
+
+
+def _dump_path(file: str, stack: ExitStack) -> str:
+    sample = sample_name(file)
+    return file if sample is None else str(stack.enter_context(samples.dump_file(sample)))
+
+
+def _read_vmcoreinfo(file: str) -> VmcoreInfo:
+    sample = sample_name(file)
+    if sample is None:
+        return read_vmcoreinfo(file)
+    with samples.open_vmcoreinfo(sample) as stream:
+        return VmcoreInfo.parse(stream.read(), file)
 
 
 def _banks(texts: tuple[str, ...]) -> tuple[Bank, ...] | None:

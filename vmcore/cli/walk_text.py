@@ -81,7 +81,7 @@ def walk_block(source: Source, address: int) -> Iterator[str]:
 
 def print_walks(source: Source, single: list[int], many: list[int], walks: Walks) -> None:
     """Print the steps of single addresses, and a line for each of many."""
-    click.echo(_head(source))
+    click.echo(source.head)
     for address in single:
         click.echo("\n".join(walk_block(source, address)))
     wide, first = source.arch.word_bits // 4 + 2, len(single)
@@ -92,10 +92,6 @@ def print_walks(source: Source, single: list[int], many: list[int], walks: Walks
         + (f"{physical:#x}" if physical >= 0 else _WHY[End(end)].format(level=names[depth]))
         for address, physical, end, depth in rest
     )
-
-
-def _head(source: Source) -> str:
-    return f"{source.dump.name} as {source.arch.name}, root {source.root.address:#x} ({source.root.how})"
 
 
 def _echo(lines: Iterable[str]) -> None:
@@ -216,7 +212,7 @@ def print_runs(console: Console, source: Source, found: Mappings) -> None:
     first, times, distance = repeats(runs)
     wide, kinds = source.arch.word_bits // 4, _Kinds(mmu, runs)
     counts = f"{len(found):,} mappings in {len(runs):,} runs"
-    console.print(_head(source), soft_wrap=True, markup=False)
+    console.print(source.head, soft_wrap=True, markup=False)
     console.print(counts if len(first) == len(runs) else f"{counts}, {len(first):,} lines", soft_wrap=True)
     console.print(
         f"\n{'virtual':<{2 * wide + 5}}  {'physical':>13}  {'size':>10}  {'pages of':>8}  bits", style="bold",
