@@ -8,13 +8,12 @@ number), and findings: start, last, caller and kinds (of the area; null: there i
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from vmcore import audit, samples
-from vmcore.cli.console import Console
+from vmcore.cli.console import Console, write_json
 from vmcore.cli.dump_options import Source, dump_options, parse_range, tell
 from vmcore.cli.inputs import open_input
 from vmcore.procfs import read_vmallocinfo
@@ -43,7 +42,7 @@ def command(vmallocinfo: str, bounds: str | None, as_json: bool, source: Source)
     known = (None, None) if info is None else (info.number("VMALLOC_START"), info.number("VMALLOC_END"))
     report = audit.audit(source.mmu, entries, bounds=given, vmalloc=known)
     if as_json:
-        click.echo(json.dumps(source.facts() | _facts(report), indent=1))
+        write_json(source.facts() | _facts(report))
     else:
         console = Console(highlight=False)
         for style, line in _lines(source, report):

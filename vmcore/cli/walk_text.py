@@ -211,7 +211,7 @@ def print_runs(console: Console, source: Source, found: Mappings) -> None:
     mmu, runs = source.mmu, merge(source.mmu, found)
     first, times, distance = repeats(runs)
     wide, kinds = source.arch.word_bits // 4, _Kinds(mmu, runs)
-    counts = f"{len(found):,} mappings in {len(runs):,} runs"
+    counts = f"{_number(len(found), 'mapping')} in {_number(len(runs), 'run')}"
     console.print(source.head, soft_wrap=True, markup=False)
     console.print(counts if len(first) == len(runs) else f"{counts}, {len(first):,} lines", soft_wrap=True)
     console.print(
@@ -230,6 +230,10 @@ def print_runs(console: Console, source: Source, found: Mappings) -> None:
     )
     for line in kinds.legend():
         console.print(line, soft_wrap=True, markup=False)
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 class _Kinds:
