@@ -16,6 +16,7 @@ from vmcore import audit, samples
 from vmcore.cli.console import Console, write_json
 from vmcore.cli.dump_options import Source, dump_options, parse_range, tell
 from vmcore.cli.inputs import open_input
+from vmcore.cli.walk_text import number
 from vmcore.procfs import read_vmallocinfo
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def _lines(source: Source, report: audit.Audit) -> Iterator[tuple[str, str]]:
         yield "", f"window {window.start:#x}-{window.last:#x}: {window.how}"
     odd, explained = report.odd, report.explained
     irregular = len({(f.start, f.last) for f in report.findings if f.area is not None})
-    yield "", f"{report.areas:,} areas, {irregular:,} of them not regular; {len(odd):,} findings are odd"
+    yield "", f"{number(report.areas, 'area')}, {irregular:,} of them not regular; {len(odd):,} findings are odd"
     for title, style, findings in (("odd", "red", odd), ("irregular, as it should be", "", explained)):
         if findings:
             yield "bold", f"\n{title}"

@@ -211,9 +211,11 @@ def print_runs(console: Console, source: Source, found: Mappings) -> None:
     mmu, runs = source.mmu, merge(source.mmu, found)
     first, times, distance = repeats(runs)
     wide, kinds = source.arch.word_bits // 4, _Kinds(mmu, runs)
-    counts = f"{_number(len(found), 'mapping')} in {_number(len(runs), 'run')}"
+    counts = f"{number(len(found), 'mapping')} in {number(len(runs), 'run')}"
     console.print(source.head, soft_wrap=True, markup=False)
     console.print(counts if len(first) == len(runs) else f"{counts}, {len(first):,} lines", soft_wrap=True)
+    if not len(runs):
+        return
     console.print(
         f"\n{'virtual':<{2 * wide + 5}}  {'physical':>13}  {'size':>10}  {'pages of':>8}  bits", style="bold",
         soft_wrap=True,
@@ -232,7 +234,8 @@ def print_runs(console: Console, source: Source, found: Mappings) -> None:
         console.print(line, soft_wrap=True, markup=False)
 
 
-def _number(count: int, what: str) -> str:
+def number(count: int, what: str) -> str:
+    """Say how many there are."""
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
