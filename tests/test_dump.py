@@ -326,7 +326,7 @@ BIG = ehdr(2, 1, order=2)
         (b"\x28\xb5\x2f\xfd" + LOW, {}, "found Zstandard data, .*zstd -dc"),
         (b"unknown!" + LOW, {}, r"first bytes 75 6e 6b 6e .*--base, --bank.*say where it belongs"),
         (LOW, {"format": "elf"}, "offset 0x0: found magic b.*expected b'.*ELF' of the elf format"),
-        (LOW, {"format": "rwa"}, "found format 'rwa', expected did you mean 'raw'"),
+        (LOW, {"format": "rwa"}, "found format 'rwa', expected one of elf, lime, raw, flat"),
         (core(SEGMENTS), {"format": "elf", "base": 5}, "found a base or banks for the elf format"),
         (LOW, {"base": 1, "banks": BANKS}, "found base 0x1 beside banks"),
         (LOW, {"banks": BANKS[::-1]}, "banks in address order"),

@@ -99,6 +99,17 @@ def test_one_mapping_is_one(tmp_path):
     assert lines[1] == "1 mapping in 1 run"
 
 
+def test_an_empty_list_says_what_may_be_wrong():
+    result = run("walk", SAMPLE, "--range", "0x0-0x10000000")
+    assert (result.exit_code, result.stdout.splitlines()[1:]) == (
+        0,
+        [
+            "0 mappings in 0 runs",
+            "nothing is mapped here; if that cannot be, the root or the architecture is not the right one",
+        ],
+    )
+
+
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("form", ["--json", "--csv"])
 def test_a_reader_that_goes_away_ends_a_large_output(form, unbuffered):

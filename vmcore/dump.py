@@ -24,7 +24,7 @@ from vmcore.dump_lime import MAGIC as LIME_MAGIC
 from vmcore.dump_lime import read_lime
 from vmcore.dump_raw import read_flat, read_raw
 from vmcore.dump_runs import Contents, Runs, settle
-from vmcore.errors import DumpError, NotInDump, choices
+from vmcore.errors import DumpError, NotInDump
 from vmcore.units import Bank
 
 FORMATS = ("elf", "lime", "raw", "flat")
@@ -58,7 +58,7 @@ def open_dump(
     """
     name = os.fspath(path) if name is None else name
     if format is not None and format not in FORMATS:
-        raise DumpError(name, None, f"format {format!r}", choices(format, FORMATS, "one of"))
+        raise DumpError(name, None, f"format {format!r}", f"one of {', '.join(FORMATS)}")
     file, problems = map_file(os.fspath(path))
     try:
         contents = _contents(name, file, base, banks, format)

@@ -21,6 +21,7 @@ from vmcore.mmu import End, Mmu, Walk, Walks
 from vmcore.units import format_size
 
 _CHUNK = 1 << 12  # lines written at a time
+_NOTHING = "nothing is mapped here; if that cannot be, the root or the architecture is not the right one"
 
 _WHY = {
     End.MAPPED: "mapped",
@@ -215,6 +216,7 @@ def print_runs(console: Console, source: Source, found: Mappings) -> None:
     console.print(source.head, soft_wrap=True, markup=False)
     console.print(counts if len(first) == len(runs) else f"{counts}, {len(first):,} lines", soft_wrap=True)
     if not len(runs):
+        console.print(_NOTHING, soft_wrap=True)
         return
     console.print(
         f"\n{'virtual':<{2 * wide + 5}}  {'physical':>13}  {'size':>10}  {'pages of':>8}  bits", style="bold",
