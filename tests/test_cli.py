@@ -560,6 +560,17 @@ class Sample:
     source: str
 
 
+@frozen
+class DumpSample:
+    name: str
+    description: str
+    kernel: str
+    record: str
+    pages: int
+    areas: int
+    source: str
+
+
 def test_samples(monkeypatch):
     records = {
         "long-name": Sample("long-name", "A machine.", "Linux 6.1", ("a", "b"), 12, "made up"),
@@ -567,11 +578,19 @@ def test_samples(monkeypatch):
     }
     monkeypatch.setattr("vmcore.samples.names", lambda: list(records), raising=False)
     monkeypatch.setattr("vmcore.samples.describe", records.__getitem__, raising=False)
+    dump = DumpSample("ram", "A third.", "Linux 6.3", "pdp11", 3, 45, "made up")
+    monkeypatch.setattr("vmcore.samples.dumps", lambda: ["ram"])
+    monkeypatch.setattr("vmcore.samples.describe_dump", {"ram": dump}.__getitem__)
     assert run("samples").output.splitlines() == [
+        "traces, for vmcore replay",
         "long-name      12 events  Linux 6.1",
         "    A machine.",
         "x          123456 events  Linux 6.2",
         "    Another.",
+        "",
+        "RAM dumps, for vmcore walk and vmcore audit",
+        "ram      45 areas  Linux 6.3, read by pdp11",
+        "    A third.",
     ]
     answer = json.loads(run("samples", "--json").stdout)
     assert answer["schema"] == 1
@@ -583,3 +602,14 @@ def test_samples(monkeypatch):
         "events": 12,
         "source": "made up",
     }
+    assert answer["dumps"] == [
+        {
+            "name": "ram",
+            "description": "A third.",
+            "kernel": "Linux 6.3",
+            "record": "pdp11",
+            "pages": 3,
+            "areas": 45,
+            "source": "made up",
+        }
+    ]

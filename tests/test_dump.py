@@ -324,9 +324,9 @@ BIG = ehdr(2, 1, order=2)
         (b"\xd2\xbe\xd2\xbe" + LOW, {}, "a VMware snapshot state, .*vmem"),
         (b"LVMA" + LOW, {}, "a compressed AVML file, .*avml-convert"),
         (b"\x28\xb5\x2f\xfd" + LOW, {}, "found Zstandard data, .*zstd -dc"),
-        (b"unknown!" + LOW, {}, r"first bytes 75 6e 6b 6e .*say where it belongs with a base or banks"),
+        (b"unknown!" + LOW, {}, r"first bytes 75 6e 6b 6e .*--base, --bank.*say where it belongs"),
         (LOW, {"format": "elf"}, "offset 0x0: found magic b.*expected b'.*ELF' of the elf format"),
-        (LOW, {"format": "rwa"}, "found format 'rwa', expected did you mean 'raw'"),
+        (LOW, {"format": "rwa"}, "found format 'rwa', expected one of elf, lime, raw, flat"),
         (core(SEGMENTS), {"format": "elf", "base": 5}, "found a base or banks for the elf format"),
         (LOW, {"base": 1, "banks": BANKS}, "found base 0x1 beside banks"),
         (LOW, {"banks": BANKS[::-1]}, "banks in address order"),
@@ -342,9 +342,11 @@ def test_what_cannot_be_read_is_refused_with_what_to_do(opened, data, options, m
 
 
 def test_no_such_file_and_a_directory(tmp_path):
-    with pytest.raises(DumpError, match="cannot be read: No such file"):
+    with pytest.raises(
+        DumpError, match=r"found nothing that can be read \(No such file or directory\), expected a file of RAM"
+    ):
         open_dump(tmp_path / "none")
-    with pytest.raises(DumpError, match="cannot be read: Is a directory"):
+    with pytest.raises(DumpError, match=r"found nothing that can be read \(Is a directory\)"):
         open_dump(tmp_path)
 
 

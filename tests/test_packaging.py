@@ -47,6 +47,9 @@ def test_the_wheel_holds_every_source_and_every_sample():
     assert {f"vmcore_arches/{name}" for name in arches} <= files
     assert {"vmcore/py.typed", "vmcore_arches/py.typed", "vmcore/samples/samples.toml"} <= files
     assert {f"vmcore/samples/{n}.{kind}.xz" for n in samples.names() for kind in ("trace", "vmallocinfo")} <= files
+    assert "vmcore/samples/dumps.toml" in files
+    kinds = ("elf.xz", "vmallocinfo.xz", "vmcoreinfo.txt")
+    assert {f"vmcore/samples/{n}.{kind}" for n in samples.dumps() for kind in kinds} <= files
 
 
 def test_the_wheel_holds_nothing_else():

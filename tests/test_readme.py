@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from vmcore.architecture import LayoutRequest
-from vmcore.cli import main
+from vmcore.cli import COMMANDS, main
 from vmcore.registry import load
 from vmcore.units import format_size
 
@@ -77,3 +77,17 @@ def test_the_excerpt_of_a_replay_is_what_it_prints():
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", TEXT))))
 def test_links_lead_somewhere(target):
     assert (ROOT / target).exists()
+
+
+def test_the_walk_and_the_audit_of_a_sample_are_what_they_print(monkeypatch):
+    monkeypatch.delenv("VMCORE_ARCH", raising=False)
+    excerpt = next(block for block in blocks("console") if block.startswith("$ vmcore walk"))
+    for part in excerpt.split("$ ")[1:]:
+        command, dots, *lines = part.splitlines()
+        result = run(shlex.split(command)[1:])
+        assert (result.exit_code, dots) == (0, "...")
+        assert result.output.splitlines()[-len(lines) :] == lines
+
+
+def test_the_table_of_commands_has_each():
+    assert re.findall(r"^\| `vmcore (\w+)", TEXT, re.MULTILINE) == list(COMMANDS)

@@ -33,7 +33,7 @@ def small(tmp_path):
     page = bytearray(0x1000)
     page[0xC00:0xC0C] = bytes.fromhex("e30100006720000080500000")
     path = tmp_path / "small.elf"
-    path.write_bytes(core([(0x1000, bytes(page))]))
+    path.write_bytes(core([(0x1000, bytes(page))], machine=3))
     return path
 
 
@@ -264,8 +264,8 @@ def test_a_damaged_file_is_warned_of(tmp_path, small):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["0xc000000z"], "ADDR: found '0xc000000z', expected an address such as 0xc0000000"),
-        (["3221225472"], "ADDR: found '3221225472', expected an address such as 0xc0000000"),
+        (["0xc00z"], "ADDR: found '0xc00z', expected an address in hexadecimal with 0x, such as 0xc0000000"),
+        (["32212"], "ADDR: found '32212', expected an address in hexadecimal with 0x, such as 0xc0000000"),
         (["0x100000000"], "ADDR: found 0x100000000, expected at most 0xffffffff"),
         (["--range", "0xc"], "--range: found '0xc', expected START-END such as 0xf8000000-0xfe000000"),
         (["--range", "0xc-0xb"], "--range: found 0xc-0xb, expected an end above the start"),
@@ -276,7 +276,7 @@ def test_a_damaged_file_is_warned_of(tmp_path, small):
         (["--limit", "0"], "--limit: found '0', expected a whole number, 1 to 999999999"),
         (["--json", "--npz", "x"], "--npz: found --json too, expected one of them"),
         (["--bank", "4G"], "--bank: found '4G', expected START-END such as 0-3G"),
-        (["--root", "x"], "--root: found 'x', expected a number of bytes such as 64K, 1G or 0x100000"),
+        (["--root", "x"], "--root: found 'x', expected an address in hexadecimal with 0x, such as 0xc0000000"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line(small, arguments, message):

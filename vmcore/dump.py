@@ -24,7 +24,7 @@ from vmcore.dump_lime import MAGIC as LIME_MAGIC
 from vmcore.dump_lime import read_lime
 from vmcore.dump_raw import read_flat, read_raw
 from vmcore.dump_runs import Contents, Runs, settle
-from vmcore.errors import DumpError, NotInDump, choices
+from vmcore.errors import DumpError, NotInDump
 from vmcore.units import Bank
 
 FORMATS = ("elf", "lime", "raw", "flat")
@@ -41,6 +41,7 @@ def open_dump(
     base: int | None = None,
     banks: Sequence[Bank] | None = None,
     format: str | None = None,  # noqa: A002  # what the command line calls it
+    name: str | None = None,
 ) -> Dump:
     """Open a dump of physical memory.
 
@@ -50,14 +51,15 @@ def open_dump(
         banks: where a raw image's bytes belong: "raw" has the banks one after the other, "flat" has byte ``x``
             of physical memory at ``x - base`` and holes between the banks.
         format: one of `FORMATS`; default: what the first bytes say, "raw" where ``base`` or ``banks`` is given.
+        name: of the dump in messages; default: the path.
 
     Raises:
         DumpError: it cannot be read, or is of a format that must be converted first.
     """
-    name = os.fspath(path)
+    name = os.fspath(path) if name is None else name
     if format is not None and format not in FORMATS:
-        raise DumpError(name, None, f"format {format!r}", choices(format, FORMATS, "one of"))
-    file, problems = map_file(name)
+        raise DumpError(name, None, f"format {format!r}", f"one of {', '.join(FORMATS)}")
+    file, problems = map_file(os.fspath(path))
     try:
         contents = _contents(name, file, base, banks, format)
         return Dump(name, file, contents, problems)

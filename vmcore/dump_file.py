@@ -49,7 +49,10 @@ def map_file(path: str, limit: int = LIMIT) -> tuple[mmap.mmap, tuple[str, ...]]
             return _mapped(path, file), ()
     except OSError as error:
         reason = error.strerror or str(error)
-        raise DumpError(path, None, f"cannot be read: {reason}", "a file of RAM; check its name") from error
+        expected = (
+            "a file of RAM; check its name" if path != "-" else "a file's name: stdin cannot be mapped, save it"
+        )
+        raise DumpError(path, None, f"nothing that can be read ({reason})", expected) from error
 
 
 def _mapped(path: str, file: IO[bytes]) -> mmap.mmap:
@@ -71,9 +74,9 @@ def _unpacked(path: str, stream: gzip.GzipFile | lzma.LZMAFile, limit: int) -> t
         size = 0
         while True:
             try:
-                data = stream.read(_CHUNK)
+                data = stream.read1(_CHUNK)  # one step at a time: read() loses what precedes damage
             except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
-                problem = (f"{path}: the compression is damaged or cut after {size:#x} bytes ({error})",)
+                problem = (f"the compression is damaged or cut after {size:#x} bytes ({error})",)
                 break
             if not data:
                 break

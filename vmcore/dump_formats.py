@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from vmcore.errors import DumpError
 
-_READABLE = "an ELF core, a LiME file, or a raw image with its base or banks"
+_READABLE = "an ELF core, a LiME file, or a raw image with its base or banks (--base, --bank)"
 
 _KDUMP = "take an ELF core instead: /proc/vmcore itself, or what makedumpfile -E makes of it"
 _VMWARE = "a VMware snapshot state", "give the .vmem file beside it as a raw image, or use vmss2core"
@@ -48,5 +48,5 @@ def refuse_unknown(path: str, file: mmap) -> NoReturn:
             raise DumpError(path, 0, name, f"{_READABLE}; {advice}")
     raise DumpError(
         path, 0, f"no format that is known (first bytes {head.hex(' ')})",
-        f"{_READABLE}; if it is a raw image, say where it belongs with a base or banks",
+        f"{_READABLE}; if it is a raw image, say where it belongs",
     )  # fmt: skip

@@ -144,7 +144,7 @@ def _is_there(dump: Dump, arch: Architecture, address: int) -> bool:
 
 def fitting(dump: Dump, info: VmcoreInfo | None, records: Iterable[Architecture]) -> list[str]:
     """Return the names of the records whose kernels would say what is in a dump, in order."""
-    fits = (a for a in records if a.image is not None and not _misfits(dump, a, info))
+    fits = (a for a in records if a.image is not None and not misfits(dump, a, info))
     return sorted(a.name for a in fits)
 
 
@@ -155,8 +155,8 @@ def _misfits_machine(dump: Dump, arch: Architecture) -> list[str]:
     return [f"ELF e_machine is {dump.machine}, expected {image.machine}"]
 
 
-def _misfits(dump: Dump, arch: Architecture, info: VmcoreInfo | None) -> list[str]:
-    """Return why a dump is not of an architecture's kernel."""
+def misfits(dump: Dump, arch: Architecture, info: VmcoreInfo | None) -> list[str]:
+    """Return why a dump, or its kernel's VMCOREINFO, is not of an architecture's kernel; empty: it may be."""
     reasons = _misfits_machine(dump, arch)
     if info is None or arch.image is None:
         return reasons
@@ -199,7 +199,7 @@ def _from_info(dump: Dump, arch: Architecture, info: VmcoreInfo, records: Iterab
     image = arch.image
     if image is None:
         raise RootError(f"{arch.name}: the record does not say what its kernels print in VMCOREINFO; {_GIVE}")
-    reasons = _misfits(dump, arch, info)
+    reasons = misfits(dump, arch, info)
     if reasons:
         raise _refuse(dump, arch, reasons, records, info)
     symbol = _symbol(info, image)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: Name to one-line help. `--help` prints this; importing the commands would cost too much.
 COMMANDS = {
     "arches": "List the installed architectures, or describe some.",
-    "samples": "List the traces that ship with vmcore.",
+    "samples": "List the traces and RAM dumps that ship with vmcore.",
     "replay": "Replay a trace on another machine: what fits, and what fails first.",
     "walk": "Translate addresses by a RAM dump, or list all it maps.",
     "audit": "Check /proc/vmallocinfo against a RAM dump.",

@@ -8,14 +8,15 @@ number), and findings: start, last, caller and kinds (of the area; null: there i
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from vmcore import audit
-from vmcore.cli.console import Console
+from vmcore import audit, samples
+from vmcore.cli.console import Console, write_json
 from vmcore.cli.dump_options import Source, dump_options, parse_range, tell
+from vmcore.cli.inputs import open_input
+from vmcore.cli.walk_text import number
 from vmcore.procfs import read_vmallocinfo
 
 if TYPE_CHECKING:
@@ -36,12 +37,13 @@ def command(vmallocinfo: str, bounds: str | None, as_json: bool, source: Source)
     Exit status: 0 nothing is odd, 1 something is, 2 bad input.
     """
     given = None if bounds is None else parse_range(bounds, source.arch)
-    entries = read_vmallocinfo(vmallocinfo, None if vmallocinfo == "-" else vmallocinfo)
+    with open_input(vmallocinfo, samples.open_vmallocinfo) as file:
+        entries = read_vmallocinfo(file, None if vmallocinfo == "-" else vmallocinfo)
     info = source.info
     known = (None, None) if info is None else (info.number("VMALLOC_START"), info.number("VMALLOC_END"))
     report = audit.audit(source.mmu, entries, bounds=given, vmalloc=known)
     if as_json:
-        click.echo(json.dumps(source.facts() | _facts(report), indent=1))
+        write_json(source.facts() | _facts(report))
     else:
         console = Console(highlight=False)
         for style, line in _lines(source, report):
@@ -68,13 +70,12 @@ def _facts(report: audit.Audit) -> dict[str, Any]:
 
 
 def _lines(source: Source, report: audit.Audit) -> Iterator[tuple[str, str]]:
-    root = source.root
-    yield "", f"{source.dump.name} as {source.arch.name}, root {root.address:#x} ({root.how})"
+    yield "", source.head
     for window in report.windows:
         yield "", f"window {window.start:#x}-{window.last:#x}: {window.how}"
     odd, explained = report.odd, report.explained
     irregular = len({(f.start, f.last) for f in report.findings if f.area is not None})
-    yield "", f"{report.areas:,} areas, {irregular:,} of them not regular; {len(odd):,} findings are odd"
+    yield "", f"{number(report.areas, 'area')}, {irregular:,} of them not regular; {len(odd):,} findings are odd"
     for title, style, findings in (("odd", "red", odd), ("irregular, as it should be", "", explained)):
         if findings:
             yield "bold", f"\n{title}"

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import wraps
 from typing import Any
 
 import click
 from attrs import frozen
 
+from vmcore import samples
 from vmcore.architecture import Architecture
+from vmcore.cli.inputs import sample_name
 from vmcore.cli.options import machine_options
 from vmcore.dump import FORMATS, Dump, open_dump
-from vmcore.dump_root import Root, find_root, find_vmcoreinfo, read_vmcoreinfo
+from vmcore.dump_root import Root, find_root, find_vmcoreinfo, misfits, read_vmcoreinfo
 from vmcore.errors import ConfigurationError, UnitError
 from vmcore.mmu import Mmu
 from vmcore.registry import load
@@ -33,17 +36,32 @@ class Source:
         arch: the record its tables are read by.
         root: where they begin, and how that was found.
         info: the kernel's VMCOREINFO; None: there is none beside the dump or in its notes.
+        doubts: why a dump whose root was given may not be of this record's kernels.
+        by_sample: nobody chose the record; the dump is a sample, which names its own.
     """
 
     dump: Dump
     arch: Architecture
     root: Root
     info: VmcoreInfo | None
+    by_sample: bool = False
+    doubts: tuple[str, ...] = ()
+
+    @property
+    def head(self) -> str:
+        """The first line for people: what is read, by which record, from where on."""
+        how = ", the sample's record" if self.by_sample else ""
+        return f"{self.dump.name} as {self.arch.name}{how}, root {self.root.address:#x} ({self.root.how})"
 
     @property
     def mmu(self) -> Mmu:
         """The walk below the root."""
         return Mmu(self.arch, self.dump, self.root.address)
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong with the dump, and why it may be of another machine than the record."""
+        return [*self.dump.problems, *self.doubts]
 
     def facts(self) -> dict[str, Any]:
         """Return what every ``--json`` begins with."""
@@ -52,13 +70,13 @@ class Source:
             "dump": self.dump.name,
             "arch": self.arch.name,
             "root": {"address": hex(self.root.address), "how": self.root.how},
-            "problems": list(self.dump.problems),
+            "problems": self.problems,
         }
 
 
 def tell(partial: tuple[str, ...] | list[str], source: Source) -> None:
     """Say on stderr what is wrong with a dump, and why a result is partial."""
-    for problem in source.dump.problems:
+    for problem in source.problems:
         click.echo(f"vmcore: warning: {source.dump.name}: {problem}", err=True)
     for why in partial:
         click.echo(f"vmcore: partial: {why}", err=True)
@@ -80,23 +98,52 @@ def dump_options(function: Function) -> Function:
     @wraps(function)
     def command(
         *args: Any, dump_file: str, root: str | None, vmcoreinfo: str | None, base: str | None,
-        banks: tuple[str, ...], kind: str | None, selection: Selection, **others: Any,
+        banks: tuple[str, ...], kind: str | None, by_sample: bool, selection: Selection, **others: Any,
     ) -> Any:  # fmt: skip
         registry = load(selection.block)
         arch = registry.get(selection.arch)
-        given = None if root is None else parse_size(root, "--root")
-        info = None if vmcoreinfo is None else read_vmcoreinfo(vmcoreinfo)
+        given = None if root is None else parse_address(root, "--root", _PHYSICAL_MOST)
+        info = None if vmcoreinfo is None else _read_vmcoreinfo(vmcoreinfo)
         start = None if base is None else parse_size(base, "--base")
-        with open_dump(dump_file, base=start, banks=_banks(banks), format=kind) as dump:
+        with ExitStack() as stack:
+            path = _dump_path(dump_file, stack)
+            dump = stack.enter_context(
+                open_dump(path, base=start, banks=_banks(banks), format=kind, name=dump_file)
+            )
             records = registry.architectures.values()
             found = find_root(dump, arch, root=given, vmcoreinfo=info, records=records)
             info = find_vmcoreinfo(dump, scan=False) if info is None else info
-            return function(*args, source=Source(dump, arch, found, info), **others)
+            why = "; ".join(misfits(dump, arch, info)) if given is not None else ""
+            doubts = (f"does not look like {arch.name!r}: {why}",) if why else ()
+            return function(*args, source=Source(dump, arch, found, info, by_sample, doubts), **others)
 
-    decorated = machine_options("arch", "block")(command)
+    machine = machine_options("arch", "block")(command)
+
+    @wraps(machine)
+    def decorated(*args: Any, dump_file: str, arch: str | None, vmcoreinfo: str | None, **others: Any) -> Any:
+        sample, by_sample = sample_name(dump_file), False
+        if sample is not None:
+            record = samples.describe_dump(sample).record
+            arch, by_sample = arch or record, arch is None
+            vmcoreinfo = dump_file if vmcoreinfo is None else vmcoreinfo
+        return machine(*args, dump_file=dump_file, arch=arch, vmcoreinfo=vmcoreinfo, by_sample=by_sample, **others)
+
     for option in reversed(_OPTIONS):
         decorated = option(decorated)
     return decorated
+
+
+def _dump_path(file: str, stack: ExitStack) -> str:
+    sample = sample_name(file)
+    return file if sample is None else str(stack.enter_context(samples.dump_file(sample)))
+
+
+def _read_vmcoreinfo(file: str) -> VmcoreInfo:
+    sample = sample_name(file)
+    if sample is None:
+        return read_vmcoreinfo(file)
+    with samples.open_vmcoreinfo(sample) as stream:
+        return VmcoreInfo.parse(stream.read(), file)
 
 
 def _banks(texts: tuple[str, ...]) -> tuple[Bank, ...] | None:
@@ -111,16 +158,22 @@ def _banks(texts: tuple[str, ...]) -> tuple[Bank, ...] | None:
 
 
 _ADDRESS = re.compile(r"0[xX][0-9a-fA-F]+")
+_BARE = re.compile(r"(?=[0-9]*[a-f])[0-9a-f]{1,16}")
+_PHYSICAL_MOST = (1 << 64) - 1  #: of registers of 8 bytes
 
 
 def parse_address(text: str, what: str, most: int) -> int:
-    """Read a virtual address, hexadecimal with ``0x``.
+    """Read an address, hexadecimal with ``0x``: digits alone may be meant as decimal.
 
     Raises:
         ConfigurationError: it is none, or above ``most``.
     """
     if not _ADDRESS.fullmatch(text):
-        raise ConfigurationError(f"{what}: found {text[:40]!r}, expected an address such as 0xc0000000")
+        bare = text.strip().replace("_", "").lower().removeprefix("0x")
+        meant = f"0x{bare}" if _BARE.fullmatch(bare) else "0xc0000000"
+        raise ConfigurationError(
+            f"{what}: found {text[:40]!r}, expected an address in hexadecimal with 0x, such as {meant}"
+        )
     address = int(text, 16)
     if address > most:
         raise ConfigurationError(f"{what}: found {address:#x}, expected at most {most:#x}")
@@ -134,7 +187,7 @@ def parse_range(text: str, arch: Architecture) -> tuple[int, int]:
         ConfigurationError: it is none, or empty.
     """
     first, dash, last = text.partition("-")
-    if not dash:
+    if not first or not dash:
         raise ConfigurationError(f"--range: found {text[:80]!r}, expected START-END such as 0xf8000000-0xfe000000")
     start = parse_address(first, "--range", arch.word_mask)
     end = parse_address(last, "--range", arch.word_mask + 1) if last else arch.word_mask + 1

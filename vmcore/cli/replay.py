@@ -6,15 +6,15 @@ The keys of ``--json`` are in docs/replay.md.
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
 from time import monotonic
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.progress import Progress
 
 from vmcore import samples
 from vmcore.cli.console import Console
+from vmcore.cli.inputs import open_input
 from vmcore.cli.options import machine_options
 from vmcore.cli.replay_text import print_report
 from vmcore.errors import ConfigurationError
@@ -25,22 +25,9 @@ from vmcore.trace import read_trace
 from vmcore.units import parse_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractContextManager
-
     from vmcore.selection import Selection
 
-_SAMPLE = "sample:"
 _PATIENCE = 1.0  # seconds without a progress bar
-
-
-def open_input(name: str, opener: Callable[[str], BinaryIO]) -> AbstractContextManager[BinaryIO | str]:
-    """Open what a command line calls FILE: ``sample:NAME`` by *opener*; a path and ``-`` stay as they are.
-
-    Raises:
-        VmcoreError: there is no such sample.
-    """
-    return opener(name.removeprefix(_SAMPLE)) if name.startswith(_SAMPLE) else nullcontext(name)
 
 
 class _Bar:

@@ -17,7 +17,6 @@ missing tables as ``missing_*``, and a row of ``paths`` for each set of tables a
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING
 
@@ -25,7 +24,7 @@ import click
 import numpy as np
 
 from vmcore.cli import walk_text
-from vmcore.cli.console import Console
+from vmcore.cli.console import Console, write_json
 from vmcore.cli.dump_options import Source, dump_options, parse_address, parse_range, tell
 from vmcore.errors import ConfigurationError
 from vmcore.lines import read_lines
@@ -78,7 +77,7 @@ def _translate(source: Source, texts: tuple[str, ...], file: str | None, form: s
         _save(npz, virtual=np.array(single + many, np.uint64), **walk_text.arrays(walks))
     elif form == "json":
         facts = walk_text.walk_facts(source, single + many)
-        click.echo(json.dumps(source.facts() | {"partial": partial, "addresses": facts}, indent=1))
+        write_json(source.facts() | {"partial": partial, "addresses": facts})
     elif form == "csv":
         walk_text.print_csv(walk_text.WALK_COLUMNS, walk_text.walk_lines(source, single + many, walks))
     else:
@@ -112,7 +111,7 @@ def _enumerate(source: Source, bounds: str | None, limit: str | None, form: str 
         _save(npz, **walk_text.arrays(found), **missing, paths=paths)
     elif form == "json":
         facts = walk_text.mapping_facts(mmu, found, start, end)
-        click.echo(json.dumps(source.facts() | {"partial": list(partial)} | facts, indent=1))
+        write_json(source.facts() | {"partial": list(partial)} | facts)
     elif form == "csv":
         walk_text.print_csv(walk_text.RUN_COLUMNS, walk_text.run_lines(mmu, found))
     else:
@@ -128,5 +127,13 @@ def _count(text: str) -> int:
 
 
 def _save(npz: str, /, **arrays: np.ndarray) -> None:
-    with click.open_file(npz, "wb") as stream:
-        np.savez(stream, allow_pickle=False, **arrays)
+    try:
+        with click.open_file(npz, "wb") as stream:
+            np.savez(stream, allow_pickle=False, **arrays)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise ConfigurationError(
+            f"--npz: found {npz!r}, which cannot be written ({error.strerror or error}), "
+            "expected a file in a directory with room"
+        ) from error

@@ -21,6 +21,7 @@ from vmcore.mmu import End, Mmu, Walk, Walks
 from vmcore.units import format_size
 
 _CHUNK = 1 << 12  # lines written at a time
+_NOTHING = "nothing is mapped here; if that cannot be, the root or the architecture is not the right one"
 
 _WHY = {
     End.MAPPED: "mapped",
@@ -81,7 +82,7 @@ def walk_block(source: Source, address: int) -> Iterator[str]:
 
 def print_walks(source: Source, single: list[int], many: list[int], walks: Walks) -> None:
     """Print the steps of single addresses, and a line for each of many."""
-    click.echo(_head(source))
+    click.echo(source.head)
     for address in single:
         click.echo("\n".join(walk_block(source, address)))
     wide, first = source.arch.word_bits // 4 + 2, len(single)
@@ -92,10 +93,6 @@ def print_walks(source: Source, single: list[int], many: list[int], walks: Walks
         + (f"{physical:#x}" if physical >= 0 else _WHY[End(end)].format(level=names[depth]))
         for address, physical, end, depth in rest
     )
-
-
-def _head(source: Source) -> str:
-    return f"{source.dump.name} as {source.arch.name}, root {source.root.address:#x} ({source.root.how})"
 
 
 def _echo(lines: Iterable[str]) -> None:
@@ -215,9 +212,12 @@ def print_runs(console: Console, source: Source, found: Mappings) -> None:
     mmu, runs = source.mmu, merge(source.mmu, found)
     first, times, distance = repeats(runs)
     wide, kinds = source.arch.word_bits // 4, _Kinds(mmu, runs)
-    counts = f"{len(found):,} mappings in {len(runs):,} runs"
-    console.print(_head(source), soft_wrap=True, markup=False)
+    counts = f"{number(len(found), 'mapping')} in {number(len(runs), 'run')}"
+    console.print(source.head, soft_wrap=True, markup=False)
     console.print(counts if len(first) == len(runs) else f"{counts}, {len(first):,} lines", soft_wrap=True)
+    if not len(runs):
+        console.print(_NOTHING, soft_wrap=True)
+        return
     console.print(
         f"\n{'virtual':<{2 * wide + 5}}  {'physical':>13}  {'size':>10}  {'pages of':>8}  bits", style="bold",
         soft_wrap=True,
@@ -234,6 +234,11 @@ def print_runs(console: Console, source: Source, found: Mappings) -> None:
     )
     for line in kinds.legend():
         console.print(line, soft_wrap=True, markup=False)
+
+
+def number(count: int, what: str) -> str:
+    """Say how many there are."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 class _Kinds:

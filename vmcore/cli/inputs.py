@@ -1,0 +1,27 @@
+"""What a command line calls FILE: a path, ``-``, or ``sample:NAME`` for what ships with the package."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+_SAMPLE = "sample:"
+
+
+def sample_name(file: str) -> str | None:
+    """Return the NAME of ``sample:NAME``; None: it is a file."""
+    return file.removeprefix(_SAMPLE) if file.startswith(_SAMPLE) else None
+
+
+def open_input(file: str, opener: Callable[[str], BinaryIO]) -> AbstractContextManager[BinaryIO | str]:
+    """Open ``sample:NAME`` by *opener*; a path and ``-`` stay as they are.
+
+    Raises:
+        VmcoreError: there is no such sample.
+    """
+    name = sample_name(file)
+    return nullcontext(file) if name is None else opener(name)
