@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from attrs import evolve
 
+from tests import synthetic
+from vmcore.architecture import Access, HardwareView, Tlb
 from vmcore.errors import ArgumentError, BusError, ConfigurationError, KernelOops, PageFault
 from vmcore.flags import GFP_KERNEL, VM
 from vmcore.flushes import FlushAction
@@ -303,6 +305,62 @@ def test_an_access_longer_than_the_tlb_drives_out_its_own_beginning(kernel):
     k.cpu.load(at, (slots + 3) * 0x1000)
     kept = [entry.page for entry in k.cpu.tlb.entries()]
     assert kept == list(range((at >> 12) + 3, (at >> 12) + 3 + slots))
+
+
+def test_a_kept_page_is_driven_out_by_the_access_that_comes_to_it(kernel):
+    k = kernel("armv7", ram=RAM)
+    slots = k.arch.hardware.tlb.entries
+    at = k.vmalloc((slots + 8) * 0x1000)
+    late = at + (slots + 3) * 0x1000
+    k.cpu.store(late, b"old")
+    (other,) = k.alloc_pages(1, GFP_KERNEL, -1).tolist()
+    k.memory.write(other << 12, b"new")
+    k.init_mm.unmap(late, late + 0x1000)
+    k.init_mm.map(late, late + 0x1000, np.array([other]), k.page_kernel)
+    assert k.cpu.load(late, 3) == b"old"
+    assert k.cpu.load(at, (slots + 8) * 0x1000)[late - at :][:3] == b"new"
+
+
+def one_right_each(**tlb):
+    """Return a machine whose entries have a bit for each right, and marks."""
+    rights = Access(read=[(2, 2)], write=[(4, 4)], execute=[(8, 8)], accessed=0x40, dirty=0x80)
+    *upper, last = synthetic.PLAIN.levels
+    view = HardwareView(levels=(*upper, evolve(last, access=rights)), tlb=Tlb(entries=64, **tlb))
+    return evolve(synthetic.PLAIN, hardware=view)
+
+
+@pytest.mark.parametrize(("prot", "access"), [(0x3, "load"), (0x5, "store"), (0x9, "fetch")])
+def test_a_page_that_was_used_one_way_is_not_open_to_others(kernel, prot, access):
+    k = kernel(one_right_each(), ram=RAM)
+    at, _ = mapped(k, prot)
+    calls = {
+        "load": lambda: k.cpu.load(at, 4),
+        "store": lambda: k.cpu.store(at, b"x"),
+        "fetch": lambda: k.cpu.fetch(at),
+    }
+    for _ in range(2):
+        calls[access]()
+        for name in calls.keys() - {access}:
+            with pytest.raises(PageFault):
+                calls[name]()
+
+
+def test_a_page_that_was_only_read_is_marked_when_its_process_comes_back_and_writes(kernel):
+    k = kernel(one_right_each(tagged=True), ram=RAM)
+    mm, user = k.mm_alloc(), 0x10000
+    frames = k.alloc_pages(1, GFP_KERNEL, -1)
+    assert mm.tables.map(user, user + 0x1000, frames, 0x7).ok
+    entry, _ = mm.tables.entry(user, 2)
+    k.switch_mm(0, mm)
+    k.cpu.load(user, 1)
+    for runs in (None, mm):
+        k.switch_mm(0, runs)
+    assert k.cpu.tlb.reads[user >> 12 & 63] == user >> 12  # without a walk again
+    k.cpu.store(user, b"x")
+    assert k.memory.load(entry, 8) & 0xFF == 0xC7
+    for runs in (None, mm):
+        k.switch_mm(0, runs)
+    assert k.cpu.tlb.writes[user >> 12 & 63] == user >> 12
 
 
 # ---- TLBs, flushes, events

@@ -377,7 +377,7 @@ class Cpu:
         slots = pages & self._slots
         hit = tlb.hits(pages, self._space)
         absent = hit & (tlb.physical[slots] < 0)
-        ready = hit & tlb.ready(slots, access)
+        ready = hit & tlb.ready(access, slots)
         physical, flags = np.where(ready, tlb.physical[slots], -1), np.where(ready, tlb.flags[slots], 0)
         misses = np.flatnonzero(~ready)
         if len(misses):

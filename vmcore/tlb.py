@@ -91,8 +91,8 @@ class TranslationBuffer:
         held[self.slots :] = False
         return held
 
-    def ready(self, slots: np.ndarray, access: int) -> np.ndarray:
-        """Tell which slots let an access pass without a walk, bool; see `allows`."""
+    def ready(self, access: int, slots: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Tell which slots (all of them) let an access pass without a walk, bool; see `allows`."""
         flags = self.flags[slots]
         ready: np.ndarray = flags & access != 0
         return ready & (flags & CLEAN == 0) if access == WRITE else ready
@@ -161,12 +161,10 @@ class TranslationBuffer:
         if not self._tagged:
             return self._drop(np.flatnonzero(private))
         for column, right in ((self.reads, READ), (self.writes, WRITE)):
-            back = private & (self.space == space) & (self.where >= 0) & (self.flags & right != 0)
+            back = private & (self.space == space) & (self.where >= 0) & self.ready(right)
             column[private] = -1
             if self.direct:
                 column[back] = self.page[back]
-        clean = private & (self.flags & CLEAN != 0)
-        self.writes[clean] = -1
         return 0
 
     def _drop(self, slots: np.ndarray) -> int:
