@@ -32,7 +32,8 @@ _FAULT: dict[str, FaultSymbol] = {
 }
 _FLUSH_TLB: dict[str, FlushSymbol] = {
     **dict.fromkeys(X86_FAMILY, x86.flush_tlb_kernel_range),
-    **dict.fromkeys(ARM_FAMILY, arm.flush_tlb_kernel_range),
+    ARMV5.name: arm.flush_tlb_kernel_range,
+    **dict.fromkeys((ARMV7.name, ARMV7_HIGHMEM.name), arm.flush_tlb_kernel_range_v6),
 }
 
 

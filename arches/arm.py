@@ -260,6 +260,11 @@ def flush_tlb_kernel_range(kernel: Machine, cpu: int, start: int, end: int) -> N
     kernel.flush_tlb_pages(cpu, start, end, every_cpu=len(kernel.cpus) > 1)
 
 
+def flush_tlb_kernel_range_v6(kernel: Machine, cpu: int, start: int, end: int) -> None:
+    """Flush as before, but with ``end`` rounded down, too (tlb-v6.S, tlb-v7.S: both are shifted to pages)."""
+    flush_tlb_kernel_range(kernel, cpu, start, end & -kernel.arch.page_size)
+
+
 def vmalloc_fault(kernel: Machine, cpu: int, address: int, error_code: int) -> bool:
     """Copy both words of init_mm's root entry (arch/arm/mm/fault.c, do_translation_fault).
 

@@ -21,6 +21,7 @@ FLUSHES = {
     arm.flush_cache: "whole cache, this CPU",
     vmcore_arches.x86.flush_tlb_kernel_range: "whole TLB, every CPU",
     arm.flush_tlb_kernel_range: "page by page; SMP: every CPU",
+    arm.flush_tlb_kernel_range_v6: "page by page; SMP: every CPU",
 }
 SYNCS = {
     weak.vmalloc_sync_all: "weak: nothing",

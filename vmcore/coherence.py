@@ -25,7 +25,7 @@ from vmcore.architecture import Window
 from vmcore.flushes import Flush
 from vmcore.hookspecs import hookimpl
 from vmcore.mmu import Mmu
-from vmcore.rights import RIGHTS, Rights
+from vmcore.rights import CACHED, RIGHTS, SHARED, WRITE_BACK, Rights
 
 if TYPE_CHECKING:
     from vmcore.cpu import Cpu
@@ -39,7 +39,7 @@ LOST_LINE: Final = "lost line"
 UNREPAIRED_FAULT: Final = "unrepaired fault"
 
 _UNMAP, _MAP, _TLB, _SYNC = "flush_cache_vunmap", "flush_cache_vmap", "flush_tlb_kernel_range", "vmalloc_sync_all"
-_REMEMBERED = 4096  # happenings
+_REMEMBERED = 1 << 16  #: happenings; a report of what came before says that it is forgotten
 _TOLD = 8  # of them in a report
 
 
@@ -121,7 +121,8 @@ class Checker:
         self._log: deque[_Happening] = deque(maxlen=_REMEMBERED)
         self._count = 0
         self._copies: dict[int, _Copies] = {}
-        self._lost: dict[int, tuple[str, Window]] = {}  # by physical line: the flush that would have saved it
+        #: by physical line: the flush that would have saved it, its range, the only CPU that it reached
+        self._lost: dict[int, tuple[str, Window, int | None]] = {}
         self._cpus: tuple[Cpu, ...] = ()
         self._shift = 0
 
@@ -174,6 +175,15 @@ class Checker:
     @hookimpl
     def vmcore_pages_allocated(self, frames: np.ndarray) -> None:
         """Look for TLB entries that still translate to what is handed out."""
+        self._reused(frames)
+
+    @hookimpl
+    def vmcore_table_allocated(self, table: int | None) -> None:
+        """Look for TLB entries that still translate to what has become a page table."""
+        if table is not None:
+            self._reused(np.array([table >> self._shift]))
+
+    def _reused(self, frames: np.ndarray) -> None:
         for cpu in self._cpus:
             held = cpu.tlb.page >= 0
             stale = held & np.isin(cpu.tlb.physical >> self._shift, frames)
@@ -196,11 +206,12 @@ class Checker:
     def used(self, cpu: Cpu, address: int, physical: int, flags: int) -> None:
         """A TLB entry was used: for the page at *address*, without a walk."""
         found, rights = self._truth(cpu, address)
-        if found == physical and not flags & RIGHTS & ~rights:
+        more, otherwise = flags & RIGHTS & ~rights, (flags ^ rights) & (SHARED | CACHED | WRITE_BACK)
+        if found == physical and not more and not otherwise:
             return
         now = "nowhere" if found is None else f"to {found:#x}"
         if found == physical:
-            now = "there with fewer rights"
+            now = "there with fewer rights" if more else "there, and shared or cached in another way"
         text = f"the TLB translates to {physical:#x}, the page is mapped {now}"
         self._stale_page(STALE_TRANSLATION, cpu, address, text)
 
@@ -209,7 +220,8 @@ class Checker:
         window = Window(address, address + self._page) if cleared is None else Window(cleared.start, cleared.end)
         flush = self._last(_TLB, address, 0 if cleared is None else cleared.number)
         if flush is None:
-            text += f"; {_TLB} was not called for it"
+            forgotten = cleared is None and self._count > _REMEMBERED
+            text += f"; {_TLB} was not called for it" + (", as far as is remembered" if forgotten else "")
         else:
             text += f"; {_TLB} on cpu {flush.cpu}: {flush.did}"
         self._report(kind, cpu.number, address, window, _TLB, text)
@@ -245,6 +257,14 @@ class Checker:
                 self._stale_line(cache, int(slots[n]), int(virtual[n]), int(physical[n]), text)
             else:
                 self._newer_elsewhere(cache, int(virtual[n]), int(physical[n]))
+
+    def cleared(self, frames: np.ndarray) -> None:
+        """The kernel clears frames, in memory and in its own cache lines of them."""
+        if self._copies:
+            lines = np.arange(1 << self._shift - self._line_shift)
+            place = (self._places(frames << self._shift - self._line_shift)[:, None] + lines).ravel()
+            self._latest[place] += 1
+            self._stored[place] = self._latest[place]
 
     def lines_fetched(self, cache: DataCache, slots: np.ndarray) -> None:
         """Slots were filled from memory."""
@@ -335,17 +355,22 @@ class Checker:
             )
             return
         window, since = Window(event.start, event.end), int(self._copies[cache.cpu].since[slot])
-        if kind == LOST_LINE:
-            self._lost[physical] = missing, window
         text, reached = self._why(text, missing, window.start, since, cache.cpu)
+        if kind == LOST_LINE:
+            self._lost[physical] = missing, window, reached
         self._report(kind, cache.cpu, address, window, missing, text, reached)
 
     def _orphan(self, kind: str, cache: DataCache, address: int, physical: int, text: str, why: str) -> None:
         """Report a copy that nothing should have removed: perhaps the new one was lost before."""
-        missing, window = self._lost.get(physical, ("", Window(address, address + cache.line)))
+        nothing = "", Window(address, address + cache.line), None
+        missing, window, reached = self._lost.get(physical, nothing)
         if missing:
             why = f"the new one was lost before, for want of {missing}"
-        self._report(kind, cache.cpu, address, window, missing, f"{text}; {why}")
+            if reached is not None:
+                why += f", which ran on cpu {reached} and reached that CPU only"
+        elif self._count > _REMEMBERED:
+            why = f"no flush for it is among the last {_REMEMBERED:,} happenings, and what was before is forgotten"
+        self._report(kind, cache.cpu, address, window, missing, f"{text}; {why}", reached)
 
     def _cause(self, cache: DataCache, slot: int, virtual: int, physical: int) -> tuple[_Happening | None, str]:
         """Return what should have made a copy go since it was made, and the flush that goes with it."""

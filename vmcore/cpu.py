@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from operator import index
 from typing import Any, Protocol
 
 import numpy as np
@@ -59,6 +60,10 @@ class Watcher(Protocol):
         """A fault stands."""
         ...
 
+    def cleared(self, frames: np.ndarray) -> None:
+        """The kernel clears frames, in memory and in its own cache lines of them."""
+        ...
+
 
 class Host(Protocol):
     """The machine a CPU is in, as far as CPUs need it."""
@@ -68,6 +73,14 @@ class Host(Protocol):
     memory: PhysicalMemory
     checker: Watcher | None
 
+    def alive_for_stores(self) -> None:
+        """Refuse to change the memory of a dead kernel."""
+        ...
+
+    def tlb_filling(self) -> None:
+        """Note that a TLB is about to keep something, so that no flush is left out."""
+        ...
+
     def tlb_filled(self, cpu: Cpu, pages: np.ndarray, physical: np.ndarray) -> None:
         """Note that a CPU keeps translations from now on."""
         ...
@@ -75,6 +88,19 @@ class Host(Protocol):
     def fault(self, cpu: Cpu, address: int, access: str, error_code: int) -> bool:
         """Offer an address that faulted to ``vmalloc_fault``; True: it was repaired."""
         ...
+
+
+_BATCH = 1 << 16  # pages of one access that are translated in one step
+
+
+def _as_bytes(data: object) -> memoryview:
+    """Return what is to be stored as bytes."""
+    try:
+        return memoryview(data).cast("B")  # type: ignore[arg-type]
+    except TypeError:
+        raise ArgumentError(
+            f"store: found {type(data).__name__}, expected bytes, or an array that lies in one piece"
+        ) from None
 
 
 @define
@@ -153,16 +179,20 @@ class Cpu:
             BusError: a page is mapped to where no RAM is.
             ArgumentError: the range is empty or leaves the address space.
         """
-        page, inside = address >> self._shift, address & self._inside
-        slot = page & self._slots
-        if self._reading[slot] == page and 0 < size <= self._page_size - inside:
+        try:
+            page, inside = address >> self._shift, address & self._inside
+            slot = page & self._slots
+            fits = 0 < size <= self._page_size - inside
+        except TypeError:
+            raise self._no_number(address, size) from None
+        if self._reading[slot] == page and fits:
             at = self._places[slot] + inside
             data: bytes = self._buffer[at : at + size]
             return data
-        if self.cache is not None and self._machine.checker is None and size > 0:
+        if self.cache is not None and self._machine.checker is None and fits:
             slot = self.tlb.slot(page, self._space)
             if slot >= 0 and self._flags[slot] & _CACHED_READ == _CACHED_READ:
-                line = self.cache.peek(address, size, self._physical[slot] + inside)
+                line = self.cache.word(address, size, self._physical[slot] + inside)
                 if line is not None:
                     return line
         return self._load(address, size, READ)
@@ -179,18 +209,23 @@ class Cpu:
             BusError: a page is mapped to where no RAM is.
             ArgumentError: the range is empty or leaves the address space.
         """
-        page, inside, size = address >> self._shift, address & self._inside, len(data)
-        slot = page & self._slots
+        what: Any = data if data.__class__ is bytes else _as_bytes(data)
+        size = len(what)
+        try:
+            page, inside = address >> self._shift, address & self._inside
+            slot = page & self._slots
+        except TypeError:
+            raise self._no_number(address, size) from None
         if self._writing[slot] == page and 0 < size <= self._page_size - inside:
             at = self._places[slot] + inside
-            self._buffer[at : at + size] = data
+            self._buffer[at : at + size] = what
             return
-        if self.cache is not None and self._machine.checker is None and size > 0:
+        if self.cache is not None and self._machine.checker is None and 0 < size <= self._page_size - inside:
             slot = self.tlb.slot(page, self._space)
             ready = slot >= 0 and self._flags[slot] & _CACHED_WRITE == _CACHED_WRITE - CLEAN
-            if ready and self.cache.poke(address, data, self._physical[slot] + inside):
+            if ready and self.cache.poke(address, what, self._physical[slot] + inside):
                 return
-        self._store(address, np.frombuffer(data, np.uint8))
+        self._store(address, np.frombuffer(what, np.uint8))
 
     def fetch(self, address: int, size: int = 1) -> bytes:
         """Fetch instructions: as `load`, but the page must be executable. Data caches are not asked."""
@@ -198,7 +233,9 @@ class Cpu:
 
     def physical(self, address: int, access: int = READ) -> int:
         """Return where an access goes, bytes; it is one, and faults and fills the TLB as such."""
-        self._check(address, 1)
+        address, _ = self._check(address, 1)
+        if access not in NAMES:
+            raise ArgumentError(f"access: found {access!r}, expected READ, WRITE or EXECUTE of vmcore.rights")
         slot = self._page(address >> self._shift, address, access)
         return self._physical[slot] + (address & self._inside)
 
@@ -212,15 +249,30 @@ class Cpu:
 
     # ---- bytes
 
-    def _check(self, address: int, size: int) -> None:
+    def _no_number(self, address: object, size: object) -> ArgumentError:
+        return ArgumentError(
+            f"cpu {self.number}: found address {address!r} and size {size!r}, expected two whole numbers"
+        )
+
+    def _check(self, address: int, size: int) -> tuple[int, int]:
+        """Return an address and a size as plain numbers.
+
+        Raises:
+            ArgumentError: they are none, or the range is empty or leaves the address space.
+        """
+        try:
+            address, size = index(address), index(size)
+        except TypeError:
+            raise self._no_number(address, size) from None
         if size < 1 or not 0 <= address <= self._word_mask - (size - 1):
             raise ArgumentError(
                 f"cpu {self.number}: found an access of {size} bytes at {address:#x}, expected at least one, "
                 f"and none beyond {self._word_mask:#x}"
             )
+        return address, size
 
     def _load(self, address: int, size: int, access: int) -> bytes:
-        self._check(address, size)
+        address, size = self._check(address, size)
         pages = self._translate(address, size, access)
         if pages.fault is not None:
             raise pages.fault
@@ -235,7 +287,8 @@ class Cpu:
         return b"".join(parts)
 
     def _store(self, address: int, data: np.ndarray) -> None:
-        self._check(address, len(data))
+        address, _ = self._check(address, len(data))
+        self._machine.alive_for_stores()
         pages = self._translate(address, len(data), WRITE)
         size = min(len(data), max(0, len(pages.physical) * self._page_size - (address & self._inside)))
         if size and self.cache is None:
@@ -339,6 +392,7 @@ class Cpu:
             if may_repair and self._repaired(address, access, error_code(flags, access)):
                 return self._walk(page, address, access, False)
             if self._keeps_absent and walk.end == End.NOT_PRESENT:
+                self._machine.tlb_filling()
                 self.tlb.fill(Translation(page, -1, 0, self._shift, self._space), -1)
             raise self._fault(address, access, walk, flags)
         for mark in self._rights.marks(walk, access == WRITE):
@@ -348,6 +402,7 @@ class Cpu:
         physical, last = walk.physical, walk.steps[-1]
         assert physical is not None
         shift = last.level.shift if last.leaf is None else last.leaf.shift
+        self._machine.tlb_filling()
         slot = self.tlb.fill(Translation(page, physical, flags, shift, self._space), self._memory.place(physical))
         self._machine.tlb_filled(self, np.array([page]), np.array([physical]))
         return slot
@@ -357,11 +412,11 @@ class Cpu:
         done: list[_Pages] = []
         tried = -1
         while count:
-            part, walk = self._run(first, count, access)
+            part, walk = self._run(first, min(count, _BATCH), access)
             done.append(part)
             first, count = first + len(part.physical), count - len(part.physical)
             if walk is None:
-                break
+                continue
             at, flags = max(address, first << self._shift), self._rights.of(walk)
             if tried == first or not self._repaired(at, access, error_code(flags, access)):
                 fault = self._fault(at, access, walk, flags)
@@ -390,6 +445,7 @@ class Cpu:
             if access == WRITE:
                 found &= 0xFF ^ CLEAN
             physical[misses[:good]], flags[misses[:good]] = walks.physical[:good], found[:good]
+            machine.tlb_filling()
             new, where = misses[:good], self._memory.places(walks.physical[:good])
             tlb.fill_many(
                 pages[new],

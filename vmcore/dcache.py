@@ -71,6 +71,7 @@ class DataCache:
         self.dirty = np.zeros((self.sets, kind.ways), bool)
         self._data = np.zeros((self.sets * kind.ways, kind.line), np.uint8)
         self._next = np.zeros(self.sets, np.int64)  # way that is replaced next
+        self._filled = False
         self._lines = np.frombuffer(memory.buffer, np.uint8).reshape(-1, kind.line)
         self._shift = kind.line.bit_length() - 1
         #: the same as plain numbers, many times faster to look at one by one
@@ -97,9 +98,10 @@ class DataCache:
             Shape ``(size,)``, uint8.
         """
         virtual = np.arange(address >> self._shift, (address + size - 1 >> self._shift) + 1)
+        step = self._step(virtual, physical)
         parts = [
-            self._read(virtual[n : n + _BATCH], physical[n : n + _BATCH] >> self._shift)
-            for n in range(0, len(virtual), _BATCH)
+            self._read(virtual[n : n + step], physical[n : n + step] >> self._shift)
+            for n in range(0, len(virtual), step)
         ]
         skip = address & self.line - 1
         return np.concatenate(parts).ravel()[skip : skip + size]
@@ -108,25 +110,66 @@ class DataCache:
         """Write bytes (uint8, at least 1); ``write_back``: lines that are here need not go to memory."""
         skip, done = address & self.line - 1, 0
         virtual = np.arange(address >> self._shift, (address + len(data) - 1 >> self._shift) + 1)
-        for n in range(0, len(virtual), _BATCH):
-            v = virtual[n : n + _BATCH]
+        step = self._step(virtual, physical)
+        for n in range(0, len(virtual), step):
+            v = virtual[n : n + step]
             room = (len(v) << self._shift) - skip
             part = data[done : done + room]
-            self._write(v, physical[n : n + _BATCH] >> self._shift, skip, part, write_back)
+            self._write(v, physical[n : n + step] >> self._shift, skip, part, write_back)
             done, skip = done + len(part), 0
 
+    @staticmethod
+    def _step(virtual: np.ndarray, physical: np.ndarray) -> int:
+        """Return how many lines to handle at a time: as many as may be, or one where a line comes twice."""
+        return _BATCH if len(virtual) < 2 or len(np.unique(physical)) == len(physical) else 1
+
     def peek(self, address: int, size: int, physical: int) -> bytes | None:
-        """Read bytes of one line that is here; None: it is not, or they are of two. For words; see `load`."""
+        """Look at bytes of one line that is here; None: it is not, or they are of two. Nothing is fetched."""
         at = self._here(address, size, physical)
         return None if at < 0 else self._bytes[at : at + size].tobytes()
 
+    def word(self, address: int, size: int, physical: int) -> bytes | None:
+        """Read bytes of one line; None: they are of two, or several CPUs must agree. For words; see `load`."""
+        at = self._here(address, size, physical)
+        if at < 0:
+            if self.others or (address & self.line - 1) + size > self.line:
+                return None
+            at = self._fetch_one(address, physical)
+        data: bytes = self._bytes[at : at + size].tobytes()
+        return data
+
     def poke(self, address: int, data: Any, physical: int) -> bool:
-        """Write bytes to one line that is here and stays dirty; False: not done. For words; see `store`."""
-        at = -1 if self.others else self._here(address, len(data), physical)
+        """Write bytes to one line that is written back, or not here; False: not done. For words; see `store`."""
+        size = len(data)
+        if (address & self.line - 1) + size > self.line:
+            return False
+        if any(other._here(address, size, physical) >= 0 for other in self.others):
+            return False
+        at = self._here(address, size, physical)
         if at >= 0:
-            self._bytes[at : at + len(data)] = data
+            self._bytes[at : at + size] = data
             self._dirt[at >> self._shift] = True
-        return at >= 0
+            return True
+        if self.kind.write_allocate:
+            return False
+        where = self._memory.offset(physical)
+        self._memory.buffer[where : where + size] = data
+        return True
+
+    def _fetch_one(self, address: int, physical: int) -> int:
+        """Fill a slot with the line of one address; return where that is in the cache's bytes."""
+        line, of = address >> self._shift, physical >> self._shift
+        where = self._memory.offset(of << self._shift)
+        first = line & self.sets - 1
+        slot = first * self._ways + int(self._next[first])
+        self._next[first] = (self._next[first] + 1) % self._ways
+        if self._dirt[slot]:
+            self._write_back(np.array([slot]))
+        self._bytes[slot << self._shift : slot + 1 << self._shift] = self._memory.buffer[where : where + self.line]
+        self._slots[slot] = line if self._by_virtual else of
+        self.virtual.reshape(-1)[slot], self.physical.reshape(-1)[slot] = line, of
+        self._filled = True
+        return (slot << self._shift) + (address & self.line - 1)
 
     def _here(self, address: int, size: int, physical: int) -> int:
         """Return where in the cache's bytes an access within one line is, -1: nowhere."""
@@ -206,6 +249,7 @@ class DataCache:
         slots = sets * self._ways + (self._next[sets] + turn) % self._ways
         np.add.at(self._next, sets, 1)
         self._next %= self._ways
+        self._filled = True
         self._write_back(slots)
         self._data[slots] = self._lines[self._rows(p)]
         keys, virtuals, physicals = (a.reshape(-1) for a in (self.keys, self.virtual, self.physical))
@@ -232,10 +276,29 @@ class DataCache:
 
     def clean_and_invalidate(self) -> int:
         """Write back what is dirty and empty the cache; return how many lines it held."""
+        if not self._filled:
+            return 0
+        self._filled = False
         held = np.flatnonzero(self.keys >= 0)
         self._write_back(held)
         self.keys.reshape(-1)[held] = -1
         return len(held)
+
+    def forget(self, frames: np.ndarray, page_shift: int, away: int) -> None:
+        """Drop, unwritten, the lines of frames that the kernel clears through its own mapping of them.
+
+        Args:
+            frames: int64.
+            page_shift: log2 of the bytes of a page.
+            away: from a physical address to the kernel's own virtual one, bytes.
+        """
+        held = np.flatnonzero(self.keys >= 0)
+        physical, virtual = self.physical.reshape(-1)[held], self.virtual.reshape(-1)[held]
+        own = physical + (away >> self._shift)
+        same = own == virtual if self._by_virtual else (own ^ virtual) & self.sets - 1 == 0
+        gone = held[same & np.isin(physical >> page_shift - self._shift, frames)]
+        self.keys.reshape(-1)[gone] = -1
+        self.dirty.reshape(-1)[gone] = False
 
     def _ask_others(
         self, virtual: np.ndarray, physical: np.ndarray, wanted: np.ndarray, drop: bool = False

@@ -62,7 +62,7 @@ class Tlb:
     """A CPU's translation lookaside buffer.
 
     Attributes:
-        entries: slots, a power of two; a page belongs in slot ``page number % entries``.
+        entries: slots, a power of two from 2 up; a page belongs in slot ``page number % entries``.
         tagged: what is not shared carries its address space's number, and stays when the CPU runs another.
         keeps_absent: also keeps that a page is not mapped.
     """

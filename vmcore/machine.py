@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import index
 from threading import get_ident
 from typing import Any, NamedTuple, NoReturn
 
@@ -56,6 +57,7 @@ class _Thread(threading.local):
 
     inside = False  # a link symbol or an event
     actions: list[FlushAction] | None = None  # of the flush symbol it runs
+    running = 0  # number of the CPU it runs on
     began = 0  # log lines there were when its last call began
 
 
@@ -126,7 +128,7 @@ class Machine:
         cpus: int = 1,
     ) -> None:
         self.arch, self.layout, self.linked, self.memory = arch, layout, linked, memory
-        self.pages, self.slab, self._running = pages, slab, 0
+        self.pages, self.slab = pages, slab
         self._thread = _Thread()
         self.events = self._guarded(events)
         self.num_physpages = num_physpages
@@ -160,6 +162,8 @@ class Machine:
         caches = [cpu.cache for cpu in self.cpus if cpu.cache is not None]
         for cache in caches:
             cache.others = [other for other in caches if other is not cache]
+        if caches:
+            memory.zeroed = self._zeroed
 
     def _page_tables(self, root: int) -> PageTables:
         e = self.events
@@ -205,10 +209,15 @@ class Machine:
     def bug(self, condition: str, function: str) -> NoReturn:
         """Die of a BUG_ON."""
         error = KernelBug(condition, function, self.lines())
-        self.dead = error
+        self._die(error)
         if self.events.bug is not None:
             self.events.bug(condition=condition, function=function)
         raise error
+
+    def _die(self, error: KernelFailure) -> None:
+        self.dead = error
+        for cpu in self.cpus:
+            cpu.tlb.stop_stores()
 
     def bug_on(self, condition: bool, text: str, function: str) -> None:
         """BUG_ON(condition), ``text`` being its C text."""
@@ -218,7 +227,7 @@ class Machine:
     def oops(self, address: int, access: str) -> NoReturn:
         """Die of an access the machine cannot do."""
         error = KernelOops(address, access, self.lines())
-        self.dead = error
+        self._die(error)
         if self.events.oops is not None:
             self.events.oops(address=address, access=access)
         raise error
@@ -338,7 +347,7 @@ class Machine:
         """Call a flush symbol for ``[start, end)`` on the running CPU, and log what it did."""
         call = self._symbols[symbol]
         actions = () if call is None else self._run_flush(call, start, end)
-        done = (symbol, self._running, start, end, actions)
+        done = (symbol, self._thread.running, start, end, actions)
         pages = -(-(end - start) >> self.page_shift)
         count = self.flush_counts[symbol]
         with self._counting:
@@ -360,7 +369,7 @@ class Machine:
         thread = self._thread
         before, thread.inside, thread.actions = thread.inside, True, actions
         try:
-            call(self, self._running, start, end)
+            call(self, thread.running, start, end)
         finally:
             thread.inside, thread.actions = before, None
         return tuple(actions)
@@ -377,8 +386,8 @@ class Machine:
         if not self._tlbs_hold:
             self._did(self._whole_tlb)
             return
+        self._tlbs_hold = False  # first: who fills meanwhile says so before and after
         dropped = sum(self._dropped(one, "all", 0, 0, one.tlb.drop_all()) for one in self.cpus)
-        self._tlbs_hold = False
         self._did(FlushAction("tlb", "all", len(self.cpus), dropped))
 
     def flush_tlb_pages(self, cpu: int, start: int, end: int, every_cpu: bool) -> None:
@@ -413,25 +422,29 @@ class Machine:
 
     @property
     def cpu(self) -> Cpu:
-        """The CPU that runs."""
-        return self.cpus[self._running]
+        """The CPU that this thread of Python runs on."""
+        return self.cpus[self._thread.running]
 
     @contextmanager
     def on_cpu(self, cpu: int | Cpu) -> Iterator[Cpu]:
-        """Run on another CPU for a while.
+        """Run on another CPU for a while; this thread of Python only.
 
         Raises:
             ConfigurationError: there is no such CPU.
         """
-        before, self._running = self._running, self._number(cpu)
+        thread, number = self._thread, self._number(cpu)
+        before, thread.running = thread.running, number
         try:
-            yield self.cpus[self._running]
+            yield self.cpus[number]
         finally:
-            self._running = before
+            thread.running = before
 
     def _number(self, cpu: int | Cpu) -> int:
-        number = cpu if isinstance(cpu, int) else cpu.number
-        if not 0 <= number < len(self.cpus) or not (isinstance(cpu, int) or self.cpus[number] is cpu):
+        try:
+            number = cpu.number if isinstance(cpu, Cpu) else index(cpu)
+        except TypeError:
+            number = -1
+        if not 0 <= number < len(self.cpus) or (isinstance(cpu, Cpu) and self.cpus[number] is not cpu):
             raise ConfigurationError(
                 f"found CPU {cpu!r}, expected 0 to {len(self.cpus) - 1}, or one of this kernel's"
             )
@@ -443,6 +456,7 @@ class Machine:
         Raises:
             ConfigurationError: there is no such CPU, or the process is another kernel's.
         """
+        self.alive()
         if mm is not None and mm not in self.pgd_list:
             raise ConfigurationError(f"found {mm}, expected a process that mm_alloc() of this kernel made")
         one = self.cpus[self._number(cpu)]
@@ -450,7 +464,29 @@ class Machine:
 
     def current_mm(self, cpu: int) -> Mm | None:
         """Return the process a CPU runs; None: it runs on init_mm."""
-        return self.cpus[cpu].mm
+        return self.cpus[self._number(cpu)].mm
+
+    def alive_for_stores(self) -> None:
+        """Refuse to change the memory of a dead kernel.
+
+        Raises:
+            KernelDead: a BUG or an oops came before.
+        """
+        if self.dead is not None:
+            raise KernelDead(self.dead)
+
+    def tlb_filling(self) -> None:
+        """Note that a TLB is about to keep something: a flush from now on must look at it."""
+        self._tlbs_hold = True
+
+    def _zeroed(self, frames: np.ndarray) -> None:
+        """Have caches without what the kernel is about to clear: it does so through its own addresses."""
+        away = self.layout.page_offset - self.layout.phys_offset
+        for cpu in self.cpus:
+            if cpu.cache is not None:
+                cpu.cache.forget(frames, self.page_shift, away)
+        if self.checker is not None:
+            self.checker.cleared(frames)
 
     def tlb_filled(self, cpu: Cpu, pages: np.ndarray, physical: np.ndarray) -> None:
         """Note that a CPU keeps translations from now on: page numbers and addresses, int64."""
@@ -463,6 +499,8 @@ class Machine:
 
     def fault(self, cpu: Cpu, address: int, access: str, error_code: int) -> bool:
         """Offer a kernel address that faulted to ``vmalloc_fault``; True: it was repaired."""
+        if self.dead is not None:
+            return False
         thread = self._thread
         before, thread.inside = thread.inside, True
         try:

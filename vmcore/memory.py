@@ -8,7 +8,7 @@ physical addresses either way.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -55,6 +55,8 @@ class PhysicalMemory:
         self.array32 = np.frombuffer(self.buffer, np.uint32)
         self.array64 = np.frombuffer(self.buffer, np.uint64)
         self.pages = np.frombuffer(self.buffer, np.uint8).reshape(-1, 1 << page_shift)
+        #: is told of frames before they are cleared, by a machine whose caches may have them
+        self.zeroed: Callable[[np.ndarray], None] | None = None
         self._first_start, self._first_end, self._first_delta = self._runs[0]
         self._bank_starts = np.array([r[0] for r in self._runs], np.int64)
         self._bank_ends = np.array([r[1] for r in self._runs], np.int64)
@@ -212,6 +214,8 @@ class PhysicalMemory:
 
     def zero_frames(self, frames: np.ndarray) -> None:
         """Clear whole pages (int64, shape ``(n,)``); long runs give their memory back to the host."""
+        if self.zeroed is not None:
+            self.zeroed(frames)
         rows = self.page_rows(frames)
         n = len(rows)
         if n >= _MANY_PAGES and (low := _run_start(rows)) is not None:

@@ -32,13 +32,13 @@ class TranslationBuffer:
 
     Attributes:
         slots: how many.
-        page: page number kept in each slot, -1: none; int64.
+        page: page number kept in each slot, negative: none; int64.
         physical: address of the page's first byte, -1: it is kept that the page is absent; int64.
         flags: of `vmcore.rights`; uint8.
         shift: log2 of the bytes the entry maps; uint8.
         space: number of the address space, 0: init_mm's; int32.
         where: offset of the page in the memory's buffer, -1: no RAM is there; int64.
-        reads, writes: the page where a load or a store needs no more than ``where``, else -1; int64.
+        reads, writes: the page where a load or a store needs no more than ``where``, else negative; int64.
     """
 
     def __init__(self, kind: Tlb, page_shift: int) -> None:
@@ -49,7 +49,10 @@ class TranslationBuffer:
             page_shift,
             kind.tagged,
         )
-        self.page, self.physical, self.where, self.reads, self.writes = np.full((5, kind.entries), -1, np.int64)
+        #: by slot, the number of a page that does not belong there: none is kept
+        self._none = -1 - np.arange(kind.entries)
+        self.page, self.reads, self.writes = np.tile(self._none, (3, 1))
+        self.physical, self.where = np.full((2, kind.entries), -1, np.int64)
         self.flags, self.shift = np.zeros((2, kind.entries), np.uint8)
         self.space = np.zeros(kind.entries, np.int32)
         #: the columns as sequences of plain ints, many times faster to look at one by one
@@ -104,8 +107,8 @@ class TranslationBuffer:
         self.page[n], self.physical[n], self.flags[n], self.shift[n], self.space[n] = entry
         self.where[n] = where
         direct = self.direct and where >= 0
-        self.reads[n] = page if direct and flags & READ else -1
-        self.writes[n] = page if direct and flags & (WRITE | CLEAN) == WRITE else -1
+        self.reads[n] = page if direct and flags & READ else -1 - n
+        self.writes[n] = page if direct and flags & (WRITE | CLEAN) == WRITE else -1 - n
         self.filled = True
         self._large |= entry.shift != self._page_shift
         return n
@@ -126,8 +129,8 @@ class TranslationBuffer:
         self.page[n], self.physical[n], self.flags[n], self.shift[n] = pages, physical[last], flags, shift[last]
         self.space[n], self.where[n] = space, where
         direct = (where >= 0) & self.direct
-        self.reads[n] = np.where(direct & (flags & READ != 0), pages, -1)
-        self.writes[n] = np.where(direct & (flags & (WRITE | CLEAN) == WRITE), pages, -1)
+        self.reads[n] = np.where(direct & (flags & READ != 0), pages, -1 - n)
+        self.writes[n] = np.where(direct & (flags & (WRITE | CLEAN) == WRITE), pages, -1 - n)
         self.filled = True
         self._large |= bool((shift[last] != self._page_shift).any())
 
@@ -136,9 +139,9 @@ class TranslationBuffer:
         if not self.filled:
             return 0
         dropped = len(self)
+        self.filled = self._large = False  # first: who fills meanwhile says so after
         for column in (self.page, self.reads, self.writes):
-            column.fill(-1)
-        self.filled = self._large = False
+            column[:] = self._none
         return dropped
 
     def drop_pages(self, first: int, count: int) -> int:
@@ -162,15 +165,20 @@ class TranslationBuffer:
             return self._drop(np.flatnonzero(private))
         for column, right in ((self.reads, READ), (self.writes, WRITE)):
             back = private & (self.space == space) & (self.where >= 0) & self.ready(right)
-            column[private] = -1
+            column[private] = self._none[private]
             if self.direct:
                 column[back] = self.page[back]
         return 0
 
     def _drop(self, slots: np.ndarray) -> int:
         for column in (self.page, self.reads, self.writes):
-            column[slots] = -1
+            column[slots] = self._none[slots]
         return len(slots)
+
+    def stop_stores(self) -> None:
+        """Let no store pass any more without a look at the machine."""
+        self.direct = False
+        self.writes[:] = self._none
 
 
 def allows(flags: int, access: int) -> bool:

@@ -144,7 +144,7 @@ def _validate_hardware(arch: Description) -> None:
         for flags in (linear.flags, linear.kernel_flags or 0, linear.smp_flags):
             need(0 <= flags <= limit, "linear_map", f"{flags:#x}", f"flags of at most {limit:#x}")
     tlb, cache = arch.hardware.tlb, arch.hardware.cache
-    need(tlb.entries > 0 and tlb.entries.bit_count() == 1, "tlb.entries", tlb.entries, "a power of two")
+    need(tlb.entries > 1 and tlb.entries.bit_count() == 1, "tlb.entries", tlb.entries, "a power of two from 2 up")
     if cache is None:
         return
     need(cache.kind in _CACHE_KINDS, "cache.kind", repr(cache.kind), choices(cache.kind, _CACHE_KINDS, "one of"))
