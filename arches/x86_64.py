@@ -38,6 +38,8 @@ VMALLOC_START = 0xFFFFC20000000000
 VMALLOC_END = 0xFFFFE1FFFFFFFFFF  #: the last byte, but the C file takes it for the end
 VMEMMAP = Window(0xFFFFE20000000000, 0xFFFFE30000000000)
 MODULES = Window(0xFFFFFFFF88000000, 0xFFFFFFFFFFF00000)
+KERNEL_MAP = 0xFFFFFFFF80000000  #: __START_KERNEL_map; modules share its root entry
+KERNEL_TEXT_SIZE = 40 << 20  #: what head_64.S maps there with __PAGE_KERNEL_LARGE_EXEC
 PHYSICAL_BITS = 46  #: __PHYSICAL_MASK_SHIFT; the MMU has up to 52
 
 
@@ -149,7 +151,7 @@ X86_64 = Architecture(
         levels=MMU_LEVELS,
         canonical_bits=48,
     ),
-    linear_map=x86.LINEAR_2M,
+    linear_map=evolve(x86.LINEAR_2M, image=(KERNEL_MAP, KERNEL_TEXT_SIZE, 0x0E3)),
     image=IMAGE,
 )
 

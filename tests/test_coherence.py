@@ -232,3 +232,29 @@ def test_faults_that_are_right_are_not_reported(arch, kernel):
         with pytest.raises(PageFault):
             k.cpu.load(address, 1)
     assert (k.coherence.reports, k.cpu.faults.taken, k.cpu.faults.repaired) == ([], 3, 0)
+
+
+@pytest.mark.parametrize("name", ["i386", "x86_64", "armv5", "armv7"])
+def test_a_frame_that_has_become_a_page_table(kernel, name):
+    k = kernel(name, ram=RAM, check_coherence=True, listeners=[DROPPING["flush_tlb_kernel_range"]()])
+    at = k.vmalloc(0x1000)
+    k.cpu.store(at, b"x")
+    k.vfree(at)
+    far = (at | (32 << 20) - 1) + 1
+    area = k._get_vm_area(0x1000, 2, far, far + (16 << 20))
+    k.map_vm_area(area, k.page_kernel, k.alloc_pages(1, GFP_KERNEL, -1))
+    kinds = {(report.kind, report.address) for report in k.coherence.reports}
+    assert (FRAME_IN_USE, at) in kinds
+
+
+def test_a_page_that_is_cached_in_another_way(kernel):
+    k = kernel("armv5", ram=RAM, check_coherence=True)
+    frames = k.alloc_pages(1, GFP_KERNEL, -1)
+    at = k.vmap(frames, 1, int(VM.MAP), k.page_kernel)
+    k.cpu.load(at, 1)
+    k.init_mm.unmap(at, at + 0x1000)
+    k.init_mm.map(at, at + 0x1000, frames, 0x0E3)
+    k.cpu.load(at, 1)
+    (report,) = k.coherence.reports
+    assert (report.kind, report.missing) == (STALE_TRANSLATION, "flush_tlb_kernel_range")
+    assert "there, and shared or cached in another way" in report.text

@@ -1,12 +1,15 @@
 """Loads, stores and fetches: what they see, when they fault, what they mark and what TLBs keep."""
 
+import sys
+import threading
+
 import numpy as np
 import pytest
 from attrs import evolve
 
 from tests import synthetic
 from vmcore.architecture import Access, HardwareView, Tlb
-from vmcore.errors import ArgumentError, BusError, ConfigurationError, KernelOops, PageFault
+from vmcore.errors import ArgumentError, BusError, ConfigurationError, KernelDead, KernelOops, PageFault
 from vmcore.flags import GFP_KERNEL, VM
 from vmcore.flushes import FlushAction
 from vmcore.hookspecs import hookimpl
@@ -90,6 +93,95 @@ def test_an_access_outside_the_address_space(kernel, address):
     k = kernel("i386", ram=RAM)
     with pytest.raises(ArgumentError, match="none beyond 0xffffffff"):
         k.cpu.load(address, 2)
+
+
+@pytest.mark.parametrize("address", [-4, -4096, -(64 << 12), -(512 << 12)])
+def test_there_is_nothing_below_address_zero(arch, kernel, address):
+    k = kernel(arch, ram=RAM)
+    for _ in range(2):
+        with pytest.raises(ArgumentError, match="found an access of 4 bytes"):
+            k.cpu.load(address, 4)
+        with pytest.raises(ArgumentError, match="found an access of 4 bytes"):
+            k.cpu.store(address, b"OOPS")
+        k.cpu.load(k.vmalloc(1), 1)
+    k.flush_tlb_all(0)
+    with pytest.raises(ArgumentError):
+        k.cpu.load(address, 4)
+
+
+@pytest.mark.parametrize("call", [
+    lambda cpu, at: cpu.load("x", 4), lambda cpu, at: cpu.load(at, "4"), lambda cpu, at: cpu.load(None, 4),
+    lambda cpu, at: cpu.store("x", b"y"), lambda cpu, at: cpu.store(at, "text"),
+    lambda cpu, at: cpu.physical(None),
+    lambda cpu, at: cpu.physical(at, 0), lambda cpu, at: cpu.store(at, np.zeros((4, 4), np.uint8)[:, ::2]),
+])  # fmt: skip
+@pytest.mark.parametrize("warm", [False, True])
+def test_what_is_no_address_or_no_bytes(kernel, call, warm):
+    k = kernel("i386", ram=RAM)
+    at = k.vmalloc(0x1000)
+    if warm:
+        k.cpu.store(at, b"x")
+    with pytest.raises(ArgumentError, match=r"found .*expected"):
+        call(k.cpu, at)
+
+
+def test_arrays_of_any_kind_are_their_bytes(kernel):
+    k = kernel("i386", ram=RAM)
+    at = k.vmalloc(0x1000)
+    words = np.arange(16, dtype=np.int32)
+    for _ in range(2):
+        k.cpu.store(at, words)
+        k.cpu.store(np.uint64(at + 64), memoryview(b"more"))
+        assert k.cpu.load(at, 68) == words.tobytes() + b"more"
+
+
+def test_a_huge_load_faults_before_it_takes_memory(kernel):
+    k = kernel("x86_64", ram=RAM)
+    at = k.vmalloc(0x3000)
+    with pytest.raises(PageFault) as caught:
+        k.cpu.load(at, 1 << 45)
+    assert caught.value.address == at + 0x3000
+
+
+def test_a_dead_kernel_is_not_stored_to(kernel):
+    k = kernel("x86_64", ram=RAM)
+    at, mm = k.vmalloc(0x1000), k.mm_alloc()
+    k.cpu.store(at, b"alive")
+    with pytest.raises(KernelOops):
+        k.oops(0, "read")
+    for change in (lambda: k.cpu.store(at, b"x"), lambda: k.switch_mm(0, mm)):
+        with pytest.raises(KernelDead):
+            change()
+    assert k.cpu.load(at, 5) == b"alive"
+
+
+def test_each_thread_runs_on_a_cpu_of_its_own(kernel):
+    k = kernel("x86_64", ram=RAM, cpus=4, check_coherence=True)
+    failures = []
+
+    def work(number):
+        try:
+            with k.on_cpu(number):
+                for _ in range(300):
+                    at = k.vmalloc(0x1000)
+                    k.cpu.store(at, bytes([number]) * 8)
+                    assert k.cpu.number == number
+                    assert k.cpu.load(at, 8) == bytes([number]) * 8
+                    k.vfree(at)
+        except BaseException as error:  # told below
+            failures.append(error)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    sys.setswitchinterval(before)
+    assert (failures, k.cpu.number) == ([], 0)
+    k.flush_tlb_all(0)
+    assert [len(cpu.tlb) for cpu in k.cpus] == [0] * 4
 
 
 def test_bytes_in_front_of_a_fault_are_stored(arch, kernel):
@@ -388,6 +480,26 @@ def test_a_fill_a_fault_and_a_drop_are_told(kernel):
     assert k.flush_log[-1].actions == (FlushAction("tlb", "all", 3, 4),)
     assert k.flush_log[-1].cpu == 2
     assert repr(k.cpus[2]) == "<cpu 2 on init_mm, 0 translations>"
+
+
+@pytest.mark.parametrize(("name", "dropped"), [("armv5", 2), ("armv7", 1), ("armv7-highmem", 1)])
+def test_what_becomes_of_a_ragged_end(kernel, name, dropped):
+    k = kernel(name, ram=RAM)
+    at = k.vmalloc(0x4000)
+    k.cpu.load(at, 0x4000)
+    k.flush("flush_tlb_kernel_range", at, at + 0x1800)
+    assert len(k.cpu.tlb) == 4 - dropped
+
+
+def test_modules_are_there_for_processes_that_were_made_before(kernel):
+    k = kernel("x86_64", ram=RAM, check_coherence=True)
+    k.switch_mm(0, k.mm_alloc())
+    window = k.layout.modules
+    area = k._get_vm_area(0x2000, 2, window.start, window.end)
+    at = k._vmalloc_area(area, 0xD2, k.protection("PAGE_KERNEL_EXEC"))
+    assert (k.cpu.fetch(at, 4), k.cpu.faults.taken, k.coherence.reports) == (bytes(4), 0, [])
+    assert k.memory.load(k.layout.swapper_pg_dir + 511 * 8, 8) & 0xFFF == 0x067
+    assert k.cpu.physical(0xFFFFFFFF80300000) == 0x300000
 
 
 def test_arm_drops_page_by_page_and_interrupts_the_others(kernel):

@@ -229,3 +229,71 @@ def test_a_tlb_that_cannot_be(entries):
     hardware = armv5.ARM926
     with pytest.raises(ArchitectureError, match=r"tlb\.entries.*a power of two"):
         evolve(armv5.ARMV5, hardware=evolve(hardware, tlb=evolve(hardware.tlb, entries=entries)))
+
+
+# ---- what the kernel does past the caches
+
+
+@pytest.mark.parametrize("colours", [False, True])
+def test_a_page_that_is_cleared_is_zero_whatever_was_in_the_cache(kernel, colours):
+    record = evolve(armv7.ARMV7, hardware=evolve(armv7.ARMV7.hardware, cache=armv7.ALIASING_VIPT))
+    for check in (False, True):
+        k = kernel(record if colours else "armv5", ram=RAM, check_coherence=check)
+        (frame,) = k.alloc_pages(1, GFP_KERNEL, -1).tolist()
+        for at in range(0, 4096, 8):
+            k.cpu.load(linear(k, frame) + at, 1)
+            k.cpu.store(linear(k, frame) + at, b"SECRET!!")
+        k.free_pages(np.array([frame]))
+        address = k.vmalloc_user(4096)
+        k.flush_cache_all(0)
+        assert k.cpu.load(linear(k, k.vmalloc_to_pfn(address)), 4096) == bytes(4096)
+        assert k.vread(address, 4096) == bytes(4096)
+        assert not check or k.coherence.reports == []
+        k.check()
+
+
+def test_a_page_that_becomes_a_table_is_not_written_over(kernel):
+    k = kernel("armv5", ram=RAM)
+    frames = k.alloc_pages(8, GFP_KERNEL, -1)
+    for frame in frames.tolist():
+        k.cpu.load(linear(k, frame), 1)
+        k.cpu.store(linear(k, frame), b"\xaa" * 64)
+    k.free_pages(frames)
+    address = k.vmalloc(2 * 4096)
+    k.flush_cache_all(0)
+    k.check()
+    assert len(k.vread(address, 8192)) == 8192
+
+
+@pytest.mark.parametrize("kind", ["armv5", "colours"])
+def test_a_frame_that_comes_twice_in_one_access_is_in_the_cache_once_for_each_colour(kernel, kind):
+    record = evolve(armv7.ARMV7, hardware=evolve(armv7.ARMV7.hardware, cache=armv7.ALIASING_VIPT))
+    k = kernel(record if kind == "colours" else "armv5", ram=RAM)
+    frames = k.alloc_pages(4, GFP_KERNEL, -1)
+    ring = k.vmap(frames[[0, 1, 2, 3, 0]], 5, int(VM.MAP), k.page_kernel)
+    k.cpu.load(ring, 5 * 4096)
+    if kind == "colours":
+        held = k.cpu.cache.physical[k.cpu.cache.keys >= 0]
+        assert len(np.unique(held)) == len(held)
+    data = bytes(n % 251 for n in range(4 * 4096 + 40))
+    k.cpu.store(ring, data)
+    k.flush_cache_all(0)
+    if kind == "colours":
+        assert k.cpu.load(ring, 40) == data[-40:]
+        assert k.cpu.load(ring + 40, 4 * 4096 - 40) == data[40:-40]
+
+
+def test_words_that_miss_are_fetched_and_stored_one_by_one(kernel):
+    k, slow = kernel("armv5", ram=RAM), kernel("armv5", ram=RAM, check_coherence=True)
+    rng = np.random.default_rng(5)
+    base = [m.vmalloc(64 * 4096) for m in (k, slow)]
+    for n in rng.integers(0, 64 * 1024, 3000).tolist():
+        store = n % 3 == 0
+        found = []
+        for m, at in zip((k, slow), base, strict=True):
+            if store:
+                m.cpu.store(at + 4 * n, n.to_bytes(4, "little"))
+            found.append(m.cpu.load(at + 4 * n, 4))
+        assert found[0] == found[1]
+    assert np.array_equal(k.cpu.cache.keys, slow.cpu.cache.keys)
+    assert np.array_equal(k.cpu.cache.dirty, slow.cpu.cache.dirty)

@@ -238,7 +238,7 @@ def test_a_record_without_a_linear_map_uses_an_earlier_mapping(cached, show):
 ENTRIES = {
     ("i386-highmem", None): ("pgd", 994, (0x300F88, 0x1000F88, 0x1001F88)),
     ("i386-pae-highmem", "paravirt"): ("pmd", 452, (0x1000E20, 0x1002E20, 0x1004E20)),
-    ("x86_64", None): ("pgd", 388, (0x300C20, 0x1002C20, 0x1003C20)),
+    ("x86_64", None): ("pgd", 388, (0x300C20, 0x1004C20, 0x1005C20)),
     ("armv5", None): ("pgd", 1668, (0x7420, 0x403420, 0x407420)),
     ("armv7", None): ("pgd", 1668, (0x7420, 0x403420, 0x407420)),
 }
@@ -246,7 +246,7 @@ ENTRIES = {
 WORDS = {
     ("i386-highmem", None): ((0x1002067,), (0x1002067,)),
     ("i386-pae-highmem", "paravirt"): ((0x1005067,), (0x1005067,)),
-    ("x86_64", None): ((0x1006067,), (0x1004067,)),
+    ("x86_64", None): ((0x1008067,), (0x1006067,)),
     ("armv5", None): ((0x40A011, 0x40A411), (0x408011, 0x408411)),
     ("armv7", None): ((0x40A011, 0x40A411), (0x408011, 0x408411)),
 }

@@ -106,9 +106,12 @@ class LinearMap:
         flags: bits of its entries.
         kernel_flags: bits of those that map the kernel itself; None: the same.
         smp_flags: ORed in when the machine has more than one CPU.
+        image: (first address, bytes, flags) of a second mapping of the kernel, from the beginning of RAM on, at
+            the top of the address space; None: there is none.
     """
 
     leaf: str
     flags: int
     kernel_flags: int | None = None
     smp_flags: int = 0
+    image: tuple[int, int, int] | None = None

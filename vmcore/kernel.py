@@ -133,6 +133,9 @@ class Kernel(Vmalloc):
             if first < end:
                 at = first - start + layout.page_offset
                 init.map_linear(at, at + end - first, first, leaf, bits)
+        if linear.image is not None:
+            at, length, bits = linear.image
+            init.map_linear(at, at + min(length, whole - start), start, leaf, bits)
         if whole < layout.lowmem_end:
             at = whole - start + layout.page_offset
             frames = np.arange(whole >> self.page_shift, layout.lowmem_end >> self.page_shift)
