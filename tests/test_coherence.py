@@ -91,6 +91,18 @@ def test_a_full_cache_flush_reaches_the_calling_cpu_only(kernel):
     assert "ran on cpu 0 and reached that CPU only" in report.text
 
 
+def test_a_flush_that_did_nothing_on_another_cpu_reached_nobody(kernel):
+    k = kernel(aliasing(), ram=RAM, cpus=2, check_coherence=True, listeners=[DROPPING["flush_cache_vmap"]()])
+    frame, *_ = k.alloc_pages(1, GFP_KERNEL, -1)
+    while (linear(k, int(frame)) - k.layout.vmalloc_start >> 12) % 4 == 0:
+        frame, *_ = k.alloc_pages(1, GFP_KERNEL, -1)
+    write(k.cpus[1], linear(k, int(frame)), b"dirty on 1")
+    k.cpu.load(k.vmap(frame.reshape(1), 1, int(VM.MAP), k.page_kernel), 10)
+    (report,) = k.coherence.reports
+    assert (report.missing, report.reached) == ("flush_cache_vmap", None)
+    assert "flush_cache_vmap on cpu 0: nothing to do" in report.text
+
+
 # ---- one report after the other
 
 

@@ -608,6 +608,46 @@ def test_faults_are_counted_and_repaired_once(kernel):
     assert mm.tables.entry(at, 0)[1] == k.init_mm.entry(at, 0)[1]
 
 
+class AlwaysRepaired:
+    @hookimpl(wrapper=True)
+    def vmcore_vmalloc_fault(self, arch):
+        yield
+        return lambda kernel, cpu, address, error_code: True
+
+
+@pytest.mark.parametrize("size", [1, 0x3000])
+def test_a_handler_that_repairs_nothing_is_asked_once(kernel, size):
+    k = kernel("i386", ram=RAM, listeners=[AlwaysRepaired()])
+    at = k.vmalloc(0x2000)
+    with pytest.raises(PageFault) as caught:
+        k.cpu.load(at + (0x2000 if size == 1 else 0), size)
+    assert (caught.value.address, k.cpu.faults.taken) == (at + 0x2000, 1)
+
+
+class Flushes:
+    """A machine that keeps absent pages in its TLB until the fault is taken."""
+
+    @hookimpl(wrapper=True)
+    def vmcore_vmalloc_fault(self, arch):
+        inner = yield
+        return lambda kernel, cpu, address, error_code: inner(kernel, cpu, address, error_code) or True
+
+
+@pytest.mark.parametrize("size", [1, 0x3000])
+def test_a_repaired_fault_takes_the_absent_page_out(kernel, size):
+    k = kernel("x86_64", ram=RAM)
+    view = k.arch.hardware
+    keeps = evolve(k.arch, hardware=evolve(view, tlb=evolve(view.tlb, keeps_absent=True)))
+    k = kernel(keeps, ram=RAM, listeners=[Flushes()])
+    at = k.layout.vmalloc_start
+    for n in range(3):
+        with pytest.raises(PageFault):
+            k.cpu.load(at + n * 0x1000, 1)
+    assert [entry.physical for entry in k.cpu.tlb.entries()] == [-1] * 3
+    assert k.vmalloc(0x3000) == at
+    assert k.cpu.load(at, size) == bytes(size)
+
+
 # ---- the linear map
 
 

@@ -196,6 +196,16 @@ def test_cpus_agree_on_lines_of_one_colour(kernel):
         assert one.load(at, 4) == b"two%d" % n
 
 
+def test_a_vivt_cache_is_cleaned_and_emptied_by_a_switch(kernel):
+    k = kernel("armv5", ram=RAM)
+    at, physical = mapped(k, k.page_kernel)
+    mm = k.mm_alloc()
+    k.cpu.load(at, 1)
+    k.cpu.store(at, b"dirty")
+    k.switch_mm(0, mm)
+    assert (k.memory.read(physical, 5), len(k.cpu.cache)) == (b"dirty", 0)
+
+
 def test_32_ways(kernel):
     k = kernel(evolve(armv5.ARMV5, hardware=armv5.XSCALE), ram=RAM)
     at = k.vmalloc(40 * 0x1000)

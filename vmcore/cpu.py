@@ -281,7 +281,7 @@ class Cpu:
         parts = []
         for some, at, count in self._alike(pages, address, size):
             if some.flags[0] & CACHED:
-                parts.append(self.cache.load(at, count, self._lines(at, count, some)).tobytes())
+                parts.append(self.cache.load(at, count, self._lines(at, count, some), _repeat(some)).tobytes())
             else:
                 parts.append(self._read(some, at & self._inside, count))
         return b"".join(parts)
@@ -297,7 +297,9 @@ class Cpu:
             for some, at, count in self._alike(pages, address, size):
                 part = data[at - address : at - address + count]
                 if self.cache is not None and (flags := int(some.flags[0])) & CACHED:
-                    self.cache.store(at, part, self._lines(at, count, some), bool(flags & WRITE_BACK))
+                    self.cache.store(
+                        at, part, self._lines(at, count, some), bool(flags & WRITE_BACK), _repeat(some)
+                    )
                 else:
                     self._write(some, at & self._inside, part)
         if pages.fault is not None:
@@ -506,6 +508,12 @@ class Cpu:
         if self._machine.checker is not None:
             self._machine.checker.faulted(self, address, access)
         return fault
+
+
+def _repeat(pages: _Pages) -> bool:
+    """Tell whether some frame comes twice among pages."""
+    frames = pages.physical
+    return len(frames) > 1 and len(np.unique(frames)) < len(frames)
 
 
 def _joined(parts: list[_Pages], fault: PageFault | None) -> _Pages:

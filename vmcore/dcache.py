@@ -86,19 +86,20 @@ class DataCache:
 
     # ---- loads and stores
 
-    def load(self, address: int, size: int, physical: np.ndarray) -> np.ndarray:
+    def load(self, address: int, size: int, physical: np.ndarray, repeats: bool = False) -> np.ndarray:
         """Read bytes.
 
         Args:
             address: virtual, bytes.
             size: bytes, at least 1.
             physical: addresses of the lines touched, bytes, int64.
+            repeats: some line may come twice, so that they must be taken one by one.
 
         Returns:
             Shape ``(size,)``, uint8.
         """
         virtual = np.arange(address >> self._shift, (address + size - 1 >> self._shift) + 1)
-        step = self._step(virtual, physical)
+        step = 1 if repeats else _BATCH
         parts = [
             self._read(virtual[n : n + step], physical[n : n + step] >> self._shift)
             for n in range(0, len(virtual), step)
@@ -106,22 +107,19 @@ class DataCache:
         skip = address & self.line - 1
         return np.concatenate(parts).ravel()[skip : skip + size]
 
-    def store(self, address: int, data: np.ndarray, physical: np.ndarray, write_back: bool) -> None:
+    def store(
+        self, address: int, data: np.ndarray, physical: np.ndarray, write_back: bool, repeats: bool = False
+    ) -> None:
         """Write bytes (uint8, at least 1); ``write_back``: lines that are here need not go to memory."""
         skip, done = address & self.line - 1, 0
         virtual = np.arange(address >> self._shift, (address + len(data) - 1 >> self._shift) + 1)
-        step = self._step(virtual, physical)
+        step = 1 if repeats else _BATCH
         for n in range(0, len(virtual), step):
             v = virtual[n : n + step]
             room = (len(v) << self._shift) - skip
             part = data[done : done + room]
             self._write(v, physical[n : n + step] >> self._shift, skip, part, write_back)
             done, skip = done + len(part), 0
-
-    @staticmethod
-    def _step(virtual: np.ndarray, physical: np.ndarray) -> int:
-        """Return how many lines to handle at a time: as many as may be, or one where a line comes twice."""
-        return _BATCH if len(virtual) < 2 or len(np.unique(physical)) == len(physical) else 1
 
     def peek(self, address: int, size: int, physical: int) -> bytes | None:
         """Look at bytes of one line that is here; None: it is not, or they are of two. Nothing is fetched."""
