@@ -277,14 +277,14 @@ def test_a_stale_text_below_the_right_one_is_passed_over(opened, registry, stale
         root = find_root(dump, registry.get("i386"))
         assert (root.address, root.doubts) == (0x405000, ())
         assert root.how.startswith("VMCOREINFO text found in memory at physical 0x110000: ")
-        assert root.how.endswith("which the tables map so; 1 other texts there")
+        assert root.how.endswith("which the tables map so; other texts there: 1")
 
 
 def test_of_texts_that_nothing_confirms_the_first_counts_with_a_warning(opened, registry):
     with opened(memory(STALE + SPLIT, INFO + SPLIT, tables=()), base=0) as dump:
         root = find_root(dump, registry.get("i386"))
         assert root.address == 0x505000
-        assert root.how.endswith("which the tables do not map; 1 other texts there")
+        assert root.how.endswith("which the tables do not map; other texts there: 1")
         (doubt,) = root.doubts
         assert doubt.startswith(
             "the root is not confirmed: tables at 0x505000 do not map SYMBOL(swapper_pg_dir) 0xc0505000, expected "
@@ -312,7 +312,7 @@ def test_no_more_texts_are_tried_than_the_bound(opened, registry, monkeypatch):
     texts = [INFO.replace("c0405000", f"c050{n}000") + SPLIT for n in range(3)]
     with opened(memory(*texts[:1], INFO, *texts[1:]), base=0) as dump:
         root = find_root(dump, registry.get("i386"))
-        assert (root.address, root.how[-21:]) == (0x405000, "; 1 other texts there")
+        assert (root.address, root.how[-22:]) == (0x405000, "; other texts there: 1")
     with opened(memory(*texts, INFO), base=0) as dump:
         assert find_root(dump, registry.get("i386")).address == 0x500000
 

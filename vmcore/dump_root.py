@@ -141,7 +141,7 @@ def _from_memory(dump: Dump, arch: Architecture, records: tuple[Architecture, ..
             continue
         if not root.doubts:
             confirmed.setdefault(root.address, root)
-    others = f"; {len(texts) - 1} other texts there" if len(texts) > 1 else ""
+    others = f"; other texts there: {len(texts) - 1}" if len(texts) > 1 else ""
     if not confirmed:
         root = _from_info(dump, arch, texts[0], records)
         return root._replace(how=root.how + others)
