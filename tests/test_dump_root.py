@@ -401,6 +401,7 @@ MOST = ", of {} roots the one with most of the kernel's entries"
         ({"user": [(0, 0x10000), (511, 0x11000)], "process": [*KERNEL, USER]}, 1, MOST.format(2) + LAZY),
         ({"process": [*KERNEL, USER], "init_mm": KERNEL}, 1, MOST.format(2)),
         ({"old": [*KERNEL, USER], "new": [*KERNEL, (400, 0x11000), USER]}, 1, MOST.format(2) + LAZY),
+        ({"trampoline": [(511, 0x11000)], "process": [*KERNEL, USER]}, 1, MOST.format(2) + LAZY),
         ({"init_mm": KERNEL, "other": KERNEL}, 0, MOST.format(2)),
         ({"process": [*KERNEL, (255, 0x11000)]}, 0, LAZY),
         ({"init_mm": KERNEL}, 0, ""),
@@ -417,7 +418,7 @@ def test_the_cpu_whose_tables_have_most_of_the_kernel_counts(opened, registry, t
 def test_large_pages_count_and_are_no_tables(opened, registry):
     first, second = np.zeros(1024, "<u4"), np.zeros(1024, "<u4")
     first[[767, 768]] = 0x67, 0x4001E3
-    second[[768, 769]] = 0x1E3, 0x4001E3
+    second[[768, 769]] = 0x1E3, 0x8001E3
     page = np.full(1024, 0x67, "<u4")
     where = [(0x1000, first.tobytes()), (0x2000, second.tobytes()), (0x400000, page.tobytes())]
     with opened(core(where, cpu_note(0x1000, 0x690) + cpu_note(0x2000, 0x690), machine=3)) as dump:
