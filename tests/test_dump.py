@@ -118,6 +118,24 @@ def test_captures_read_as_qemu_read_the_machine(name, registry):
             assert hashlib.sha256(b"".join(pages)).hexdigest() == sample["sha256"]
 
 
+@pytest.mark.parametrize(("size", "cut"), [(4, 0x1002), (8, 0x1004), (8, 0x1001)])
+def test_words_on_both_sides_of_a_seam_are_joined(opened, size, cut):
+    data, tail = bytes(range(1, 17)), b"\xaa" * 5
+    end = 0x1010 + len(tail)
+    segments = [(0x1000, data[: cut - 0x1000]), (cut, data[cut - 0x1000 :]), (0x1010, tail)]
+    with opened(core(segments)) as dump:
+        at = np.array([0x1000, 0x1008, end & -size, end + 3 & -size, 0x2000, 0xFF8])
+        first, second = (int.from_bytes(data[x : x + size], "little") for x in (0, 8))
+        last = int.from_bytes(tail[:4], "little") if size == 4 else None
+        expected = [first, second, None, None, None, None]
+        words, there = dump.words(at, size)
+        assert words.tolist() == [x or 0 for x in expected]
+        assert there.tolist() == [x is not None for x in expected]
+        assert [dump.word(int(a), size) for a in at] == expected
+        assert dump.word(0x1010, size) == last
+        assert dump.rows(np.array([0x1000]), 16, size)[0].tobytes() == data
+
+
 def test_text_is_found_across_the_pieces_it_is_searched_in(opened, monkeypatch):
     monkeypatch.setattr(dump_module, "_CHUNK", 16)
     data = bytearray(256)

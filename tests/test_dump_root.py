@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.dumps import RECORDS, capture, core, note
+from vmcore import dump_root
 from vmcore.architecture import KernelImage
 from vmcore.dump import open_dump
-from vmcore.dump_root import find_root, fitting, read_vmcoreinfo
+from vmcore.dump_fit import fitting
+from vmcore.dump_root import find_root, read_vmcoreinfo
 from vmcore.errors import ArchitectureError, RootError
 from vmcore.vmcoreinfo import VmcoreInfo
 
@@ -68,7 +70,7 @@ def test_captures_lead_to_their_roots_by_vmcoreinfo(name, registry):
         assert root.address == found.root
         assert re.search(HOW[name] + ".*, which the tables map so$", root.how)
         assert root.how.startswith(found.vmcoreinfo)
-        assert find_root(dump, arch, root=found.root) == (found.root, "given")
+        assert find_root(dump, arch, root=found.root) == (found.root, "given", ())
 
 
 @pytest.mark.parametrize("name", RECORDS)
@@ -84,8 +86,10 @@ def test_captures_are_refused_by_every_record_but_those_that_fit(name, registry)
         "riscv64-sv39": [n for n in ("riscv64",) if n in registry.architectures],
     }[name]
     with open_dump(found.core) as dump:
-        assert fitting(dump, info, records) == family
+        assert [a.name for a in fitting(dump, info, records)] == family
         fit = "records that fit: " + ", ".join(family) if family else "no installed record fits"
+        if "armv5" in family:
+            fit += ", whose entries differ: take that of the machine's CPU"
         for arch in records:
             if arch.name in family:
                 assert find_root(dump, arch, vmcoreinfo=info).address == found.root
@@ -246,14 +250,186 @@ def test_any_text_for_vmcoreinfo_gives_a_root_that_is_there_or_an_error(data, re
         assert dump.word(root.address & -8, 4) is not None
 
 
+# ---- texts that are old, or of somebody else
+
+
+def memory(*texts, tables=((0xC0405000, 0x405000),)):
+    """Return a raw image of 8 MiB with texts at 0x100000, 0x110000 and so on, and roots that map themselves."""
+    image = bytearray(8 << 20)
+    for number, text in enumerate(texts):
+        at = 0x100000 + 0x10000 * number
+        image[at : at + len(text)] = text.encode()
+    for virtual, physical in tables:
+        image[physical : physical + PAGE] = table(None, virtual, physical)
+    return bytes(image)
+
+
+STALE = INFO.replace("c0405000", "c0505000")
+SPLIT = "NUMBER(PAGE_OFFSET)=0xc0000000\n"  # so that there is one base to try
+PAE = INFO + "CONFIG_X86_PAE=y\n"
+
+
+@pytest.mark.parametrize(
+    "stale", [STALE, INFO.replace("c0405000", "d0405000"), PAE, INFO.replace("c0405000", "zz")]
+)
+def test_a_stale_text_below_the_right_one_is_passed_over(opened, registry, stale):
+    with opened(memory(stale, INFO, INFO), base=0) as dump:
+        root = find_root(dump, registry.get("i386"))
+        assert (root.address, root.doubts) == (0x405000, ())
+        assert root.how.startswith("VMCOREINFO text found in memory at physical 0x110000: ")
+        assert root.how.endswith("which the tables map so; other texts there: 1")
+
+
+def test_of_texts_that_nothing_confirms_the_first_counts_with_a_warning(opened, registry):
+    with opened(memory(STALE + SPLIT, INFO + SPLIT, tables=()), base=0) as dump:
+        root = find_root(dump, registry.get("i386"))
+        assert root.address == 0x505000
+        assert root.how.endswith("which the tables do not map; other texts there: 1")
+        (doubt,) = root.doubts
+        assert doubt.startswith(
+            "the root is not confirmed: tables at 0x505000 do not map SYMBOL(swapper_pg_dir) 0xc0505000, expected "
+        )
+    with (
+        opened(memory(PAE, INFO, tables=()), base=0) as dump,
+        pytest.raises(RootError, match="0x100000: not a kernel of 'i386': CONFIG_X86_PAE is y"),
+    ):
+        find_root(dump, registry.get("i386"))
+
+
+def test_two_texts_that_the_tables_confirm_are_a_doubt(opened, registry):
+    both = ((0xC0405000, 0x405000), (0xC0505000, 0x505000))
+    with opened(memory(STALE, INFO, tables=both), base=0) as dump:
+        root = find_root(dump, registry.get("i386"))
+        assert root.address == 0x505000
+        (doubt,) = root.doubts
+        assert doubt.startswith(
+            "the tables confirm another root too, 0x405000 (VMCOREINFO text found in memory at "
+        )
+
+
+def test_no_more_texts_are_tried_than_the_bound(opened, registry, monkeypatch):
+    monkeypatch.setattr(dump_root, "_TEXTS_MOST", 2)
+    texts = [INFO.replace("c0405000", f"c050{n}000") + SPLIT for n in range(3)]
+    with opened(memory(*texts[:1], INFO, *texts[1:]), base=0) as dump:
+        root = find_root(dump, registry.get("i386"))
+        assert (root.address, root.how[-22:]) == (0x405000, "; other texts there: 1")
+    with opened(memory(*texts, INFO), base=0) as dump:
+        assert find_root(dump, registry.get("i386")).address == 0x500000
+
+
+def test_a_root_that_the_tables_do_not_confirm_is_doubted(opened, registry):
+    with opened(with_info(INFO + SPLIT, [(0x405000, bytes(PAGE))], machine=3)) as dump:
+        root = find_root(dump, registry.get("i386"))
+        assert root.address == 0x405000
+        assert len(root.doubts) == 1
+    simulated = INFO.replace("5.10", "5.10-vmcore")
+    with opened(with_info(simulated + SPLIT, [(0x405000, bytes(PAGE))], machine=3)) as dump:
+        assert find_root(dump, registry.get("i386")).doubts == ()
+
+
+@pytest.mark.parametrize("name", ["i386", "i386-pae-highmem", "x86_64", "armv5", "armv7-highmem"])
+def test_saved_cores_have_no_doubts(kernel, tmp_path, name):
+    k = kernel(name)
+    k.save(tmp_path / "core")
+    with open_dump(tmp_path / "core") as dump:
+        assert find_root(dump, k.arch).doubts == ()
+
+
+# ---- notes that lead nowhere
+
+
+@pytest.mark.parametrize("text", [b"", bytes(4096), b"OSRELEASE=5.10\nPAGESIZE=4096\nSYMBOL(_stext)=c0400000\n"])
+def test_a_note_without_the_root_is_left_out(opened, registry, text):
+    empty = note("VMCOREINFO", 0, text)
+    where = [(0, memory(INFO))]
+    for notes, how in (
+        (empty + cpu_note(0x405000, 0x690), "CPU 0's register 0x405000 in a QEMU note"),
+        (empty, "VMCOREINFO text found in memory at physical 0x100000"),
+        (empty + note("VMCOREINFO", 0, INFO.encode()), "VMCOREINFO, ELF note 'VMCOREINFO'"),
+    ):
+        with opened(core(where, notes, machine=3)) as dump:
+            root = find_root(dump, registry.get("i386"))
+            assert root.address == 0x405000
+            assert root.how.startswith(how)
+            told = [
+                f"VMCOREINFO, ELF note 'VMCOREINFO' of {dump.name}: found no symbol of the root, it was left out"
+            ]
+            assert list(root.doubts) == ([] if how.endswith("ELF note 'VMCOREINFO'") else told)
+    with (
+        opened(core([(0, bytes(PAGE))], empty, machine=3)) as dump,
+        pytest.raises(RootError, match="found neither"),
+    ):
+        find_root(dump, registry.get("i386"))
+
+
+def test_a_note_without_the_root_that_contradicts_the_record_refuses(opened, registry):
+    notes = note("VMCOREINFO", 0, b"CONFIG_X86_PAE=y\n") + cpu_note(0x405000, 0x690)
+    with opened(core([(0, memory())], notes, machine=3)) as dump:
+        with pytest.raises(RootError, match="not a kernel of 'i386': CONFIG_X86_PAE is y, expected no such line"):
+            find_root(dump, registry.get("i386"))
+        with pytest.raises(RootError, match=r"CR4\.PAE is 0"):
+            find_root(dump, registry.get("i386-pae"))
+
+
 # ---- CPU notes
+
+
+def roots(**tables):
+    """Return a page for each root of four-level tables with (index, table) entries, and three tables."""
+    pages = {}
+    for number, entries in enumerate(tables.values()):
+        words = np.zeros(512, "<u8")
+        for index, below in entries:
+            words[index] = below | 0x67
+        pages[0x1000 * (number + 1)] = words.tobytes()
+    for at, count in ((0x10000, 300), (0x11000, 4), (0x12000, 2)):
+        words = np.zeros(512, "<u8")
+        words[:count] = 0x20067
+        pages[at] = words.tobytes()
+    return list(pages.items())
+
+
+USER = (0, 0x11000)
+KERNEL = [(273, 0x10000), (511, 0x12000)]
+LAZY = "; a process's table: vmalloc entries it has not taken over from init_mm yet are missing"
+MOST = ", of {} roots the one with most of the kernel's entries"
+
+
+@pytest.mark.parametrize(
+    ("tables", "cpu", "more"),
+    [
+        ({"user": [(0, 0x10000), (511, 0x11000)], "process": [*KERNEL, USER]}, 1, MOST.format(2) + LAZY),
+        ({"process": [*KERNEL, USER], "init_mm": KERNEL}, 1, MOST.format(2)),
+        ({"old": [*KERNEL, USER], "new": [*KERNEL, (400, 0x11000), USER]}, 1, MOST.format(2) + LAZY),
+        ({"trampoline": [(511, 0x11000)], "process": [*KERNEL, USER]}, 1, MOST.format(2) + LAZY),
+        ({"init_mm": KERNEL, "other": KERNEL}, 0, MOST.format(2)),
+        ({"process": [*KERNEL, (255, 0x11000)]}, 0, LAZY),
+        ({"init_mm": KERNEL}, 0, ""),
+    ],
+)  # fmt: skip
+def test_the_cpu_whose_tables_have_most_of_the_kernel_counts(opened, registry, tables, cpu, more):
+    notes = b"".join(cpu_note(0x1000 * (n + 1), 0x6F0) for n in range(len(tables)))
+    with opened(core(roots(**tables), notes)) as dump:
+        address = 0x1000 * (cpu + 1)
+        how = f"CPU {cpu}'s register {address:#x} in a QEMU note{more}"
+        assert find_root(dump, registry.get("x86_64")) == (address, how, ())
+
+
+def test_large_pages_count_and_are_no_tables(opened, registry):
+    first, second = np.zeros(1024, "<u4"), np.zeros(1024, "<u4")
+    first[[767, 768]] = 0x67, 0x4001E3
+    second[[768, 769]] = 0x1E3, 0x8001E3
+    page = np.full(1024, 0x67, "<u4")
+    where = [(0x1000, first.tobytes()), (0x2000, second.tobytes()), (0x400000, page.tobytes())]
+    with opened(core(where, cpu_note(0x1000, 0x690) + cpu_note(0x2000, 0x690), machine=3)) as dump:
+        assert find_root(dump, registry.get("i386")).address == 0x2000
 
 
 def test_a_32_byte_root_at_the_end_of_a_page_from_a_cpu_note(opened, registry):
     memory = [(0x63A8000, bytes(PAGE))]
     with opened(core(memory, cpu_note(0x63A8FE0 | 0x18, 0x6F0), machine=3)) as dump:
         root = find_root(dump, registry.get("i386-pae"))
-        assert root == (0x63A8FE0, "CPU 0's register 0x63a8ff8 in a QEMU note")
+        assert root == (0x63A8FE0, "CPU 0's register 0x63a8ff8 in a QEMU note", ())
 
 
 def test_flags_in_the_register_are_no_address(opened, registry):
@@ -263,6 +439,7 @@ def test_flags_in_the_register_are_no_address(opened, registry):
         assert find_root(dump, registry.get("x86_64"), root=0x105018) == (
             0x105000,
             "given as 0x105018, without its low bits",
+            (),
         )
 
 

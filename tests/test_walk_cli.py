@@ -381,3 +381,21 @@ def test_a_saved_kernel_is_read_as_the_model_has_it(arch, kernel, registry, tmp_
         main, ["audit", str(path), "--arch", arch.name, "--vmallocinfo", str(info), "--range", window]
     )
     assert (audited.exit_code, audited.stderr) == (0, "")
+
+
+def test_a_root_that_nothing_confirms_is_a_warning_and_a_problem(tmp_path):
+    path, info, areas = tmp_path / "ram.elf", tmp_path / "info", tmp_path / "areas"
+    path.write_bytes(core([(0x405000, bytes(0x1000))], machine=3))
+    info.write_text(
+        "OSRELEASE=5.10\nPAGESIZE=4096\nSYMBOL(swapper_pg_dir)=c0405000\nNUMBER(PAGE_OFFSET)=0xc0000000\n"
+    )
+    areas.write_text("0xf8000000-0xf8002000    8192 f+0x1/0x2 pages=1 vmalloc\n")
+    options = [str(path), "--arch", "i386", "--vmcoreinfo", str(info), "--json"]
+    for arguments in (["walk", *options, "0xc0405000"], ["audit", *options, "--vmallocinfo", str(areas)]):
+        result = CliRunner().invoke(main, arguments)
+        assert result.exit_code == 1
+        (problem,) = json.loads(result.stdout)["problems"]
+        assert problem.startswith(
+            "the root is not confirmed: tables at 0x405000 do not map SYMBOL(swapper_pg_dir)"
+        )
+        assert result.stderr == f"vmcore: warning: {path}: {problem}\n"

@@ -119,6 +119,9 @@ class Dump:
         #: with one more at the end, for what is in no run
         self._deltas = np.append(self.runs.deltas, 0)
         self._ends = np.append(self.runs.ends, 0)
+        #: where one run follows another in memory at once; whether a word may lie on both sides
+        self._seam_at: np.ndarray = self.runs.starts[1:][self.runs.starts[1:] == self.runs.ends[:-1]]
+        self._odd_seams = bool((self._seam_at & 7).any())
 
     def close(self) -> None:
         """Unmap the file; nothing can be read afterwards."""
@@ -176,11 +179,8 @@ class Dump:
             return None
         runs = np.full(len(bounds) + 1, -1, np.int32)
         runs[1::2] = np.arange(len(bounds) // 2)
-        return (
-            int(self.runs.starts[0]),
-            shift,
-            np.repeat(runs, np.diff(bounds, prepend=bounds[0], append=bounds[-1] + 1)),
-        )
+        cells = np.repeat(runs, np.diff(bounds, prepend=bounds[0], append=bounds[-1] + 1))
+        return int(self.runs.starts[0]), shift, cells
 
     def _runs_at(self, addresses: np.ndarray) -> np.ndarray:
         """Return the number of the run each address (int64) is in; -1: none."""
@@ -214,7 +214,14 @@ class Dump:
         if not whole:
             at = np.where(there, at, 0)
         found = self._words_at(at, size)
-        return found if whole else np.where(there, found, found.dtype.type(0)), there
+        if whole:
+            return found, there
+        found = np.where(there, found, found.dtype.type(0))
+        if self._odd_seams:
+            for i in np.flatnonzero(~there & self._seams(addresses, size)).tolist():
+                word = self._joined(int(addresses[i]), size)
+                found[i], there[i] = word or 0, word is not None
+        return found, there
 
     @cached_property
     def _skew(self) -> int:
@@ -258,8 +265,8 @@ class Dump:
 
     def _seams(self, starts: np.ndarray, length: int) -> np.ndarray:
         """Tell which stretches cross from one run to another that follows it in memory at once."""
-        seams = self.runs.starts[1:][self.runs.starts[1:] == self.runs.ends[:-1]]
-        return np.searchsorted(seams, starts, "right") < np.searchsorted(seams, starts + length, "left")
+        at = self._seam_at
+        return np.searchsorted(at, starts, "right") < np.searchsorted(at, starts + length, "left")
 
     # ---- one word, and bytes
 
@@ -269,9 +276,13 @@ class Dump:
         if delta is None:
             delta = self._find(address, size)
             if delta is None:
-                return None
+                return self._joined(address, size) if self._odd_seams else None
         word: int = _UNPACK[size](self._file, address + delta)[0]
         return word
+
+    def _joined(self, address: int, size: int) -> int | None:
+        data, missing = self.read_partial(address, size)
+        return None if missing else int.from_bytes(data, "little")
 
     @cached_property
     def _lists(self) -> tuple[list[int], list[int], list[int]]:

@@ -7,11 +7,13 @@ tables (PAE, LPAE, five levels) is refused by what its kernel says, with the nam
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
-from vmcore.architecture import Architecture, CpuNote, KernelImage
+from vmcore.architecture import Architecture, KernelImage
 from vmcore.dump import Dump
+from vmcore.dump_cpus import root_by_cpus
+from vmcore.dump_fit import GIVE, Root, is_there, misfits, refuse, root_align, root_symbol
 from vmcore.errors import RootError
 from vmcore.mmu import Mmu
 from vmcore.vmcoreinfo import ROOT, VmcoreInfo
@@ -20,14 +22,11 @@ _KEY = b"SYMBOL(swapper_pg_dir)="
 _START = b"OSRELEASE="
 _TEXT_BYTES = 1 << 12  #: VMCOREINFO_BYTES of most kernels: a page
 SCAN_MOST = 1 << 33  #: bytes of a dump that are searched for the text
-_GIVE = "give the root table's physical address (--root)"
-
-
-class Root(NamedTuple):
-    """The physical address of a root table, bytes, and how it was found, for people."""
-
-    address: int
-    how: str
+_DOUBT = (
+    "the root is not confirmed: tables at {:#x} do not map SYMBOL({}) {:#x}, expected that they map it there; "
+    f"is the VMCOREINFO of this boot? if not, {GIVE}"
+)
+_TEXTS_MOST = 64  #: different texts in memory that are tried
 
 
 def read_vmcoreinfo(path: str) -> VmcoreInfo:
@@ -46,24 +45,22 @@ def read_vmcoreinfo(path: str) -> VmcoreInfo:
     return info
 
 
-def find_vmcoreinfo(dump: Dump, scan: bool = True) -> VmcoreInfo | None:
-    """Return the VMCOREINFO in a dump's notes, or else in its memory; None: there is none.
-
-    Args:
-        dump: to be searched.
-        scan: search the memory, `SCAN_MOST` bytes of it at most.
-    """
-    for note in dump.notes:
-        if note.name == "VMCOREINFO" or _KEY in note.desc:
-            return VmcoreInfo.parse(note.desc, f"VMCOREINFO, ELF note {note.name!r} of {dump.name}")
-    return next(_scan(dump), None) if scan else None
+def find_vmcoreinfo(dump: Dump) -> VmcoreInfo | None:
+    """Return the VMCOREINFO in a dump's notes, one with the root's symbol if any has; None: there is none."""
+    notes = [n for n in dump.notes if n.name == "VMCOREINFO" or _KEY in n.desc]
+    if not notes:
+        return None
+    note = max(notes, key=lambda n: _KEY in n.desc)  # the first that has it
+    return VmcoreInfo.parse(note.desc, f"VMCOREINFO, ELF note {note.name!r} of {dump.name}")
 
 
 def _scan(dump: Dump) -> Iterator[VmcoreInfo]:
-    """Search the memory for the text: a page that begins with the release and names the root's symbol."""
+    """Search the memory for texts that differ: each begins with the release and names the root's symbol."""
+    seen = set()
     for at in dump.find(_START, SCAN_MOST):
-        text = dump.read_partial(at, _TEXT_BYTES)[0]
-        if _KEY in text.split(b"\0", 1)[0]:
+        text = dump.read_partial(at, _TEXT_BYTES)[0].split(b"\0", 1)[0]
+        if _KEY in text and text not in seen:
+            seen.add(text)
             yield VmcoreInfo.parse(text, f"VMCOREINFO text found in memory at physical {at:#x}")
 
 
@@ -78,8 +75,9 @@ def find_root(
     """Find the root table of a dump.
 
     Tried in this order: ``root``; ``vmcoreinfo``; the dump's VMCOREINFO note; the registers in its CPU notes;
-    a VMCOREINFO text somewhere in its memory. What VMCOREINFO leads to is checked: the tables below the root
-    must not map its symbol elsewhere.
+    the VMCOREINFO texts in its memory. What VMCOREINFO leads to is checked: the tables below the root must not
+    map its symbol elsewhere; where they do not map it at all, the root has doubts. A note that does not name the
+    root is left out, unless it says that the dump is of another kind of machine.
 
     Args:
         dump: the dump.
@@ -94,30 +92,62 @@ def find_root(
     others = tuple(records)
     if root is not None:
         return _given(dump, arch, root)
-    found = vmcoreinfo if vmcoreinfo is not None else find_vmcoreinfo(dump, scan=False)
-    if found is not None:
-        return _from_info(dump, arch, found, others)
-    reasons = _misfits_machine(dump, arch)
+    if vmcoreinfo is not None:
+        return _from_info(dump, arch, vmcoreinfo, others)
+    note = find_vmcoreinfo(dump)
+    if note is not None and _leads(arch, note):
+        return _from_info(dump, arch, note, others)
+    reasons = misfits(dump, arch, note)
     if reasons:
-        raise _refuse(dump, arch, reasons, others, None)
-    if arch.image is not None and arch.image.cpu is not None:
-        by_cpu = _from_cpus(dump, arch, arch.image.cpu, others)
-        if by_cpu is not None:
-            return by_cpu
-    found = find_vmcoreinfo(dump)
+        raise refuse(dump, arch, reasons, others, note)
+    found = _without_info(dump, arch, others)
+    if note is None:
+        return found
+    return found._replace(doubts=(*found.doubts, f"{note.source}: found no symbol of the root, it was left out"))
+
+
+def _leads(arch: Architecture, info: VmcoreInfo) -> bool:
+    """Tell whether a text names a root, or has lines that nobody can say of what they should name."""
+    if arch.image is None or ROOT in info.lines:
+        return bool(info.lines)
+    return root_symbol(info, arch.image) is not None
+
+
+def _without_info(dump: Dump, arch: Architecture, records: tuple[Architecture, ...]) -> Root:
+    cpu = arch.image.cpu if arch.image is not None else None
+    found = root_by_cpus(dump, arch, cpu, records) if cpu is not None else None
+    found = found or _from_memory(dump, arch, records)
     if found is not None:
-        return _from_info(dump, arch, found, others)
+        return found
     raise RootError(
-        f"{dump.name}: found neither a VMCOREINFO nor a CPU note with the root's register, expected one; "
-        f"{_GIVE}, or a VMCOREINFO file beside the dump (--vmcoreinfo)"
+        f"{dump.name}: found neither a VMCOREINFO nor a CPU note that leads to the root, expected one; "
+        f"{GIVE}, or a VMCOREINFO file beside the dump (--vmcoreinfo)"
     )
 
 
-def root_align(arch: Architecture) -> int:
-    """Return what a root table's address is a multiple of, bytes."""
-    if arch.image is not None:
-        return arch.image.root_align
-    return 1 << min(arch.page_shift, arch.hardware_levels[0].table_bytes.bit_length() - 1)
+def _from_memory(dump: Dump, arch: Architecture, records: tuple[Architecture, ...]) -> Root | None:
+    """Return the root by the first text in memory that the tables confirm, else by the first; None: no text.
+
+    A machine's memory may have texts of kernels before this one (kexec), of files and of guests.
+    """
+    texts = list(islice(_scan(dump), _TEXTS_MOST))
+    if not texts:
+        return None
+    confirmed: dict[int, Root] = {}
+    for info in texts:
+        try:
+            root = _from_info(dump, arch, info, records)
+        except RootError:  # told below, where it is the first and nothing is confirmed
+            continue
+        if not root.doubts:
+            confirmed.setdefault(root.address, root)
+    others = f"; other texts there: {len(texts) - 1}" if len(texts) > 1 else ""
+    if not confirmed:
+        root = _from_info(dump, arch, texts[0], records)
+        return root._replace(how=root.how + others)
+    best, *rest = confirmed.values()
+    doubts = tuple(f"the tables confirm another root too, {r.address:#x} ({r.how}); {GIVE}" for r in rest)
+    return Root(best.address, best.how + others, doubts)
 
 
 def _given(dump: Dump, arch: Architecture, root: int) -> Root:
@@ -127,68 +157,11 @@ def _given(dump: Dump, arch: Architecture, root: int) -> Root:
 
 
 def _present(dump: Dump, arch: Architecture, address: int, what: str) -> None:
-    if not _is_there(dump, arch, address):
-        raise RootError(f"{dump.name}: {what}, {address:#x}, is not in the dump; {_GIVE}, or take a whole dump")
-
-
-def _is_there(dump: Dump, arch: Architecture, address: int) -> bool:
-    """Tell whether any word of a root table is in the dump: a sparse one may lack pages of it."""
-    level = arch.hardware_levels[0]
-    step = min(level.table_bytes, 1 << 12)
-    places = range(address, address + level.table_bytes, step)
-    return 0 <= address < 1 << 62 and any(dump.word(at, level.word_bytes) is not None for at in places)
+    if not is_there(dump, arch, address):
+        raise RootError(f"{dump.name}: {what}, {address:#x}, is not in the dump; {GIVE}, or take a whole dump")
 
 
 # ---- what the kernel says
-
-
-def fitting(dump: Dump, info: VmcoreInfo | None, records: Iterable[Architecture]) -> list[str]:
-    """Return the names of the records whose kernels would say what is in a dump, in order."""
-    fits = (a for a in records if a.image is not None and not misfits(dump, a, info))
-    return sorted(a.name for a in fits)
-
-
-def _misfits_machine(dump: Dump, arch: Architecture) -> list[str]:
-    image = arch.image
-    if image is None or dump.machine in (0, image.machine):
-        return []
-    return [f"ELF e_machine is {dump.machine}, expected {image.machine}"]
-
-
-def misfits(dump: Dump, arch: Architecture, info: VmcoreInfo | None) -> list[str]:
-    """Return why a dump, or its kernel's VMCOREINFO, is not of an architecture's kernel; empty: it may be."""
-    reasons = _misfits_machine(dump, arch)
-    if info is None or arch.image is None:
-        return reasons
-    page = info.page_size()
-    if page not in (None, arch.page_size):
-        reasons.append(f"PAGESIZE is {page}, expected {arch.page_size}")
-    for key, values in arch.image.lines:
-        value = info.lines.get(key, "")
-        if value not in values:
-            expected = " or ".join(v or "no such line" for v in values)
-            reasons.append(f"{key} is {value or 'not there'}, expected {expected}")
-    symbol = _symbol(info, arch.image)
-    if symbol is not None and symbol[1] > arch.word_mask:
-        reasons.append(f"{symbol[0]} is {symbol[1]:#x}, expected an address of {arch.word_bits} bits")
-    return reasons
-
-
-def _refuse(
-    dump: Dump, arch: Architecture, reasons: list[str], records: Iterable[Architecture], info: VmcoreInfo | None
-) -> RootError:
-    names = fitting(dump, info, records)
-    advice = f"records that fit: {', '.join(names)}" if names else "no installed record fits"
-    source = info.source if info is not None else dump.name
-    return RootError(f"{source}: not a kernel of {arch.name!r}: {'; '.join(reasons)}; {advice}")
-
-
-def _symbol(info: VmcoreInfo, image: KernelImage) -> tuple[str, int] | None:
-    for name in image.roots:
-        value = info.symbol(name)
-        if value is not None:
-            return name, value
-    return None
 
 
 def _from_info(dump: Dump, arch: Architecture, info: VmcoreInfo, records: Iterable[Architecture]) -> Root:
@@ -198,14 +171,14 @@ def _from_info(dump: Dump, arch: Architecture, info: VmcoreInfo, records: Iterab
         return Root(address, f"{info.source}: {ROOT}")
     image = arch.image
     if image is None:
-        raise RootError(f"{arch.name}: the record does not say what its kernels print in VMCOREINFO; {_GIVE}")
+        raise RootError(f"{arch.name}: the record does not say what its kernels print in VMCOREINFO; {GIVE}")
     reasons = misfits(dump, arch, info)
     if reasons:
-        raise _refuse(dump, arch, reasons, records, info)
-    symbol = _symbol(info, image)
+        raise refuse(dump, arch, reasons, records, info)
+    symbol = root_symbol(info, image)
     if symbol is None:
         names = " or ".join(f"SYMBOL({name})" for name in image.roots)
-        raise RootError(f"{info.source}: found no {names}, expected one; {_GIVE}")
+        raise RootError(f"{info.source}: found no {names}, expected one; {GIVE}")
     return _by_symbol(dump, arch, image, info, symbol)
 
 
@@ -219,13 +192,14 @@ def _by_symbol(
         address = virtual - base + physical
         if virtual >= base and not address % image.root_align and address not in tried:
             tried[address] = f"{info.source}: SYMBOL({name}) {virtual:#x} - {base:#x} + {physical:#x} ({why})"
-    present = [address for address in tried if _is_there(dump, arch, address)]
+    present = [address for address in tried if is_there(dump, arch, address)]
     maps = {address: Mmu(arch, dump, address).translate(virtual) for address in present}
     for address, mapped in maps.items():
         if mapped == address:
             return Root(address, f"{tried[address]}, which the tables map so")
     if len(tried) == 1 and maps and None in maps.values():
-        return Root(present[0], f"{tried[present[0]]}, which the tables do not map")
+        doubts = () if info.simulated else (_DOUBT.format(present[0], name, virtual),)
+        return Root(present[0], f"{tried[present[0]]}, which the tables do not map", doubts)
     raise RootError(_why_not(dump, name, virtual, tried, maps))
 
 
@@ -239,7 +213,7 @@ def _why_not(dump: Dump, name: str, virtual: int, tried: dict[int, str], maps: d
             found = "has tables that do not map it" if mapped is None else f"has tables that map it to {mapped:#x}"
         places.append(f"{address:#x} {found}")
     tail = "; ".join(places[:8]) or "it is below every base, or not aligned"
-    return f"{dump.name}: no root for SYMBOL({name}) {virtual:#x}: {tail}; {_GIVE}"
+    return f"{dump.name}: no root for SYMBOL({name}) {virtual:#x}: {tail}; {GIVE}"
 
 
 def _mappings(dump: Dump, image: KernelImage, info: VmcoreInfo) -> Iterator[tuple[int, int, str]]:
@@ -262,38 +236,3 @@ def _ram_starts(dump: Dump) -> list[int]:
     """Return where RAM may begin: the lowest address of the dump, or below it where boards put RAM."""
     lowest = int(dump.runs.starts[0])
     return list(dict.fromkeys([lowest, *(lowest & -(1 << shift) for shift in range(21, 31))]))
-
-
-# ---- what the CPUs say
-
-
-def _from_cpus(dump: Dump, arch: Architecture, cpu: CpuNote, records: Iterable[Architecture]) -> Root | None:
-    """Return the root in the first CPU note whose registers fit; None: there is no such note."""
-    notes = [n for n in dump.notes if n.name == cpu.name and len(n.desc) >= cpu.size]
-    reasons: list[str] = []
-    for number, note in enumerate(notes):
-
-        def register(at: int, desc: bytes = note.desc) -> int:
-            return int.from_bytes(desc[at : at + 8], "little")
-
-        wrong = [meaning for at, mask, value, meaning in cpu.checks if register(at) & mask != value]
-        address = register(cpu.root_at) & cpu.root_mask & -root_align(arch)
-        if wrong:
-            reasons += wrong
-        elif _is_there(dump, arch, address):
-            return Root(address, f"CPU {number}'s register {register(cpu.root_at):#x} in a {cpu.name} note")
-        else:
-            reasons.append(f"CPU {number}'s root {address:#x} is not in the dump")
-    if not notes:
-        return None
-    names = fitting(dump, None, [a for a in records if _cpus_fit(notes[0].desc, a)])
-    fits = f"; records that fit: {', '.join(names)}" if names else ""
-    told = "; ".join(dict.fromkeys(reasons))
-    raise RootError(f"{dump.name}: no root for {arch.name!r} in its {cpu.name} notes: {told}{fits}; or {_GIVE}")
-
-
-def _cpus_fit(desc: bytes, arch: Architecture) -> bool:
-    if arch.image is None or arch.image.cpu is None:
-        return False
-    checks = arch.image.cpu.checks
-    return all(int.from_bytes(desc[at : at + 8], "little") & mask == value for at, mask, value, _ in checks)

@@ -16,7 +16,8 @@ from vmcore.architecture import Architecture
 from vmcore.cli.inputs import sample_name
 from vmcore.cli.options import machine_options
 from vmcore.dump import FORMATS, Dump, open_dump
-from vmcore.dump_root import Root, find_root, find_vmcoreinfo, misfits, read_vmcoreinfo
+from vmcore.dump_fit import Root, misfits
+from vmcore.dump_root import find_root, find_vmcoreinfo, read_vmcoreinfo
 from vmcore.errors import ConfigurationError, UnitError
 from vmcore.mmu import Mmu
 from vmcore.registry import load
@@ -60,8 +61,8 @@ class Source:
 
     @property
     def problems(self) -> list[str]:
-        """What is wrong with the dump, and why it may be of another machine than the record."""
-        return [*self.dump.problems, *self.doubts]
+        """What is wrong with the dump, and why its root may be none or it may be of another machine."""
+        return [*self.dump.problems, *self.root.doubts, *self.doubts]
 
     def facts(self) -> dict[str, Any]:
         """Return what every ``--json`` begins with."""
@@ -112,7 +113,7 @@ def dump_options(function: Function) -> Function:
             )
             records = registry.architectures.values()
             found = find_root(dump, arch, root=given, vmcoreinfo=info, records=records)
-            info = find_vmcoreinfo(dump, scan=False) if info is None else info
+            info = find_vmcoreinfo(dump) if info is None else info
             why = "; ".join(misfits(dump, arch, info)) if given is not None else ""
             doubts = (f"does not look like {arch.name!r}: {why}",) if why else ()
             return function(*args, source=Source(dump, arch, found, info, by_sample, doubts), **others)

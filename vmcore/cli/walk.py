@@ -1,7 +1,7 @@
 """``vmcore walk``: translate addresses through the page tables in a RAM dump, or list all that they map.
 
-``--json`` writes one object: schema (1), dump, arch, root (address, how), problems (of the file), partial (why
-the result is not complete) and either
+``--json`` writes one object: schema (1), dump, arch, root (address, how), problems (of file and root), partial
+(why the result is not complete) and either
 
 - addresses: virtual, physical (null: none), end ("mapped", "not present", "no table", "not in memory" or "not
   canonical") and steps: level, index, address and word (null: not in the dump) of the entry, flags, and page,
