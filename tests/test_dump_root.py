@@ -322,9 +322,6 @@ def test_a_root_that_the_tables_do_not_confirm_is_doubted(opened, registry):
         root = find_root(dump, registry.get("i386"))
         assert root.address == 0x405000
         assert len(root.doubts) == 1
-    simulated = INFO.replace("5.10", "5.10-vmcore")
-    with opened(with_info(simulated + SPLIT, [(0x405000, bytes(PAGE))], machine=3)) as dump:
-        assert find_root(dump, registry.get("i386")).doubts == ()
 
 
 @pytest.mark.parametrize("name", ["i386", "i386-pae-highmem", "x86_64", "armv5", "armv7-highmem"])

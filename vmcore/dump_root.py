@@ -198,7 +198,7 @@ def _by_symbol(
         if mapped == address:
             return Root(address, f"{tried[address]}, which the tables map so")
     if len(tried) == 1 and maps and None in maps.values():
-        doubts = () if info.simulated else (_DOUBT.format(present[0], name, virtual),)
+        doubts = (_DOUBT.format(present[0], name, virtual),)
         return Root(present[0], f"{tried[present[0]]}, which the tables do not map", doubts)
     raise RootError(_why_not(dump, name, virtual, tried, maps))
 

@@ -13,7 +13,6 @@ from vmcore.errors import RootError
 
 #: Physical address of the root; only in cores of simulated kernels whose record has no `KernelImage`.
 ROOT = "NUMBER(vmcore_root)"
-_SIMULATED = "-vmcore"  #: how the release of a simulated kernel ends
 _LINES_MOST = 1 << 12  #: a kernel prints about a hundred, in one page
 
 
@@ -35,11 +34,6 @@ class VmcoreInfo:
         text = data.split(b"\0", 1)[0].decode("latin-1")
         pairs = (line.partition("=") for line in text.splitlines()[:_LINES_MOST])
         return cls(source, {key.strip(): value.strip() for key, equals, value in pairs if equals})
-
-    @property
-    def simulated(self) -> bool:
-        """Whether a simulated kernel wrote it: its tables need not map the kernel's image."""
-        return self.lines.get("OSRELEASE", "").endswith(_SIMULATED)
 
     def symbol(self, name: str) -> int | None:
         """Return a symbol's (relocated) virtual address; None: it is not there.
@@ -78,7 +72,7 @@ def write_vmcoreinfo(arch: Architecture, layout: Layout) -> str:
 
     It has what ``find_root`` needs and, for drgn, OSRELEASE, PAGESIZE, KERNELOFFSET and ``_stext``.
     """
-    lines = [f"OSRELEASE={arch.era}{_SIMULATED}", f"PAGESIZE={arch.page_size}", "KERNELOFFSET=0"]
+    lines = [f"OSRELEASE={arch.era}-vmcore", f"PAGESIZE={arch.page_size}", "KERNELOFFSET=0"]
     image = arch.image
     if image is None:
         return "\n".join([*lines, f"{ROOT}={layout.swapper_pg_dir:#x}", ""])
