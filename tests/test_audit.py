@@ -2,6 +2,8 @@
 
 import io
 import json
+import lzma
+import zlib
 
 import numpy as np
 import pytest
@@ -374,3 +376,35 @@ def test_an_area_at_either_end_of_the_address_space(kernel):
     lines = area(0, 1) + area(0xFFFFE000)
     report = audit(Mmu(k.arch, k.memory, k.init_mm.root), entries(lines))
     assert [(f.start, f.last, f.found) for f in report.findings] == [(0xFFFFE000, 0xFFFFFFFF, "no page mapped")]
+
+
+def test_a_last_line_without_a_newline_is_read_if_it_is_complete(tmp_path):
+    text = (capture("i386-2level").folder / "vmallocinfo.txt").read_text().rstrip()
+    path = tmp_path / "info"
+    path.write_text(text)
+    assert run("i386-2level", "i386", info=path).exit_code == 0
+    path.write_text(text[: text.rindex("-") + 4])
+    result = run("i386-2level", "i386", info=path)
+    assert result.exit_code == 2
+    assert "the line is torn" in result.stderr
+
+
+def huge_dictionary():
+    """Return an xz file whose header asks for a dictionary of 4 GiB - 1."""
+    data = bytearray(lzma.compress(b"x" * 100, check=lzma.CHECK_NONE))
+    assert data[12:16] == bytes([2, 0, 0x21, 1])
+    data[16] = 40
+    data[20:24] = zlib.crc32(data[12:20]).to_bytes(4, "little")
+    return bytes(data)
+
+
+def test_an_xz_file_that_takes_too_much_memory_is_named(tmp_path):
+    path = tmp_path / "huge.xz"
+    path.write_bytes(huge_dictionary())
+    result = run("i386-2level", "i386", info=path)
+    problem = "xz data with a dictionary that takes more than 512 MiB"
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"vmcore: error: {path}: {problem}, expected less")
+    result = CliRunner().invoke(main, ["walk", str(path), "--arch", "i386", "--root", "0x1000"])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert problem in result.stderr
