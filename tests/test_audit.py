@@ -2,6 +2,8 @@
 
 import io
 import json
+import lzma
+import zlib
 
 import numpy as np
 import pytest
@@ -74,6 +76,7 @@ def test_the_report_for_people():
     assert lines[1:] == [
         "window 0xbf000000-0xbf60bfff: spanned by listed areas",
         "window 0xf0800000-0xff7fffff: VMALLOC_START to the end of the last percpu chunk",
+        "mappings outside the windows were not looked at; --range START-END looks there instead",
         "256 areas, 2 of them not regular; 0 findings are odd",
         "",
         "irregular, as it should be",
@@ -263,6 +266,72 @@ def test_the_last_percpu_chunk_is_the_top_of_the_window(kernel):
     assert len(report.windows) == 2
 
 
+MISSING = [
+    ("arm-short", "armv7-highmem", "0xbf000000", (0xBF000000, 0xBF001FFF)),
+    ("arm-short", "armv7-highmem", "0xff7ec000", (0xFF7EC000, 0xFF7F4FFF)),
+    ("i386-2level", "i386", "0xf73fe000", (0xF73FE000, 0xF73FFFFF)),
+    ("i386-2level", "i386", "0xfebdd000", (0xFEBDD000, 0xFEBE8FFF)),
+    ("i386-pae", "i386-pae", "0xf77fe000", (0xF77FE000, 0xF77FFFFF)),
+    ("i386-pae", "i386-pae", "0xfefdd000", (0xFEFDD000, 0xFEFE8FFF)),
+    ("x86_64-l4", "x86_64", "0xffffc90000000000", (0xFFFFC90000000000, 0xFFFFC90000004FFF)),
+    ("x86_64-l4", "x86_64", "0xffffe8ffffc00000", (0xFFFFE8FFFFC00000, 0xFFFFE8FFFFC0EFFF)),
+    ("x86_64-l4", "x86_64", "0xffffffffc0a73000", (0xFFFFFFFFC0A73000, 0xFFFFFFFFC0AF8FFF)),
+]
+
+
+@pytest.mark.parametrize(("name", "arch", "start", "found"), MISSING)
+def test_the_first_and_the_last_area_of_a_window_are_missed(name, arch, start, found, registry, tmp_path):
+    installed(registry, arch)
+    lines = (capture(name).folder / "vmallocinfo.txt").read_text().splitlines(keepends=True)
+    left = [line for line in lines if not line.startswith(start + "-")]
+    assert len(left) == len(lines) - 1
+    path = tmp_path / "info"
+    path.write_text("".join(left))
+    result = run(name, arch, "--json", info=path)
+    answer = json.loads(result.stdout)
+    odd = [(f["problem"], int(f["start"], 16), int(f["last"], 16)) for f in answer["findings"] if f["why"] is None]
+    assert (result.exit_code, odd) == (1, [("stray", *found)])
+    assert answer["outside"].startswith("mappings outside the windows were not looked at")
+
+
+def tables(registry, tmp_path, pages, large=()):
+    """Return an i386 with pages of 4 KiB and of 4 MiB at some addresses."""
+    root, parts = bytearray(PAGE), {}
+    for at in pages:
+        table, where = parts.setdefault(at >> 22, (bytearray(PAGE), 0x2000 + len(parts) * PAGE))
+        root[(at >> 22) * 4 : (at >> 22) * 4 + 4] = (where | 0x63).to_bytes(4, "little")
+        slot = (at >> 12 & 1023) * 4
+        table[slot : slot + 4] = (0x100163).to_bytes(4, "little")
+    for at in large:
+        root[(at >> 22) * 4 : (at >> 22) * 4 + 4] = (0x4001E3).to_bytes(4, "little")
+    path = tmp_path / "core"
+    path.write_bytes(core([(0x1000, bytes(root)), *((where, bytes(table)) for table, where in parts.values())]))
+    return Mmu(registry.get("i386"), open_dump(path), 0x1000)
+
+
+CHUNK = area(0xF8800000, caller="pcpu_get_vm_areas+0x0/0x1")
+
+
+@pytest.mark.parametrize(
+    ("pages", "large", "lines", "expected"),
+    [
+        ([0xF8000000, 0xF7F01000], [], area(0xF8000000) + CHUNK, (0xF7F01000, 0xF8801FFF)),
+        ([0xF8000000, 0xF7EFF000], [], area(0xF8000000) + CHUNK, (0xF8000000, 0xF8801FFF)),
+        ([0xF8000000, 0xF7F01000, 0xF7E02000], [], area(0xF8000000) + CHUNK, (0xF7E02000, 0xF8801FFF)),
+        ([0xF8000000], [0xF7C00000], area(0xF8000000) + CHUNK, (0xF8000000, 0xF8801FFF)),
+        ([0xF8800000, 0xF8802000], [], area(0xF8000000) + CHUNK, (0xF8000000, 0xF8801FFF)),
+        ([0xF8003000], [0xF8400000], area(0xF8000000), (0xF8000000, 0xF8003FFF)),
+        ([0xFE000000, 0xFE003000, 0xFF000000], [], area(0xF8000000), (0xF8000000, 0xFE003FFF)),
+        ([], [0xFE000000], area(0xF8000000), (0xF8000000, 0xF8001FFF)),
+        ([0xFE000000], [], area(0xF8000000) + area(0x10000000), (0xF8000000, 0xF8001FFF)),
+        ([0x0, 0xFFFFF000], [], area(0x1000) + area(0xFFFFD000), (0xFFFFD000, 0xFFFFFFFF)),
+    ],
+)
+def test_how_far_a_window_grows(registry, tmp_path, pages, large, lines, expected):
+    report = audit(tables(registry, tmp_path, pages, large), entries(lines))
+    assert report.windows[-1][:2] == expected
+
+
 # ---- a simulated kernel, and bad input
 
 
@@ -307,3 +376,35 @@ def test_an_area_at_either_end_of_the_address_space(kernel):
     lines = area(0, 1) + area(0xFFFFE000)
     report = audit(Mmu(k.arch, k.memory, k.init_mm.root), entries(lines))
     assert [(f.start, f.last, f.found) for f in report.findings] == [(0xFFFFE000, 0xFFFFFFFF, "no page mapped")]
+
+
+def test_a_last_line_without_a_newline_is_read_if_it_is_complete(tmp_path):
+    text = (capture("i386-2level").folder / "vmallocinfo.txt").read_text().rstrip()
+    path = tmp_path / "info"
+    path.write_text(text)
+    assert run("i386-2level", "i386", info=path).exit_code == 0
+    path.write_text(text[: text.rindex("-") + 4])
+    result = run("i386-2level", "i386", info=path)
+    assert result.exit_code == 2
+    assert "the line is torn" in result.stderr
+
+
+def huge_dictionary():
+    """Return an xz file whose header asks for a dictionary of 4 GiB - 1."""
+    data = bytearray(lzma.compress(b"x" * 100, check=lzma.CHECK_NONE))
+    assert data[12:16] == bytes([2, 0, 0x21, 1])
+    data[16] = 40
+    data[20:24] = zlib.crc32(data[12:20]).to_bytes(4, "little")
+    return bytes(data)
+
+
+def test_an_xz_file_that_takes_too_much_memory_is_named(tmp_path):
+    path = tmp_path / "huge.xz"
+    path.write_bytes(huge_dictionary())
+    result = run("i386-2level", "i386", info=path)
+    problem = "xz data with a dictionary that takes more than 512 MiB"
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"vmcore: error: {path}: {problem}, expected less")
+    result = CliRunner().invoke(main, ["walk", str(path), "--arch", "i386", "--root", "0x1000"])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert problem in result.stderr

@@ -80,6 +80,9 @@ def test_bad_lines_of_vmallocinfo(line):
 def test_a_last_line_of_vmallocinfo_without_newline_may_be_torn():
     with pytest.raises(TraceError, match=r"^v:1: found '0xf7403000-0xf7405000    8192 a pages=1', expected"):
         info(f"{AREA} a pages=1")
+    with pytest.raises(TraceError, match=r"the line is torn"):
+        info(f"{AREA} a pages=12 vmalloc N0=1")
+    assert info(f"{AREA} a pages=12 vmalloc N0=12")[0].nodes == ((0, 12),)
 
 
 @pytest.mark.parametrize("start", ["0000000000000000", "00000000deadbeef"])

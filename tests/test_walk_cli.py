@@ -6,6 +6,8 @@ import json
 import os
 import random
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -399,3 +401,48 @@ def test_a_root_that_nothing_confirms_is_a_warning_and_a_problem(tmp_path):
             "the root is not confirmed: tables at 0x405000 do not map SYMBOL(swapper_pg_dir)"
         )
         assert result.stderr == f"vmcore: warning: {path}: {problem}\n"
+
+
+_PEAK = """
+import sys
+from vmcore.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    peak = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")]
+    print(int(peak[0]) >> 10, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("form", ["--json", "--csv"])
+def test_half_a_million_runs_are_written_in_little_memory(form, tmp_path):
+    path = tmp_path / "self.elf"
+    path.write_bytes(core([(0x1000, (0x1067).to_bytes(8, "little") * 512)]))
+    command = ["walk", str(path), "--arch", "x86_64", "--root", "0x1000", "--limit", str(1 << 19), form]
+    result = subprocess.run(
+        [sys.executable, "-c", _PEAK, *command], capture_output=True, text=True, check=False, timeout=100
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith("vmcore: partial: a limit was reached: nothing at and above 0x80000000 was ")
+    assert int(result.stderr.splitlines()[-1]) < 350  # MiB; 700 as lists
+    if form == "--json":
+        runs = json.loads(result.stdout)["runs"]
+        assert (len(runs), runs[-1]["virtual"], runs[-1]["physical"]) == (1 << 19, "0x7ffff000", "0x1000")
+        assert runs[-1]["tables"] == ["0x67"] * 3
+    else:
+        lines = result.stdout.splitlines()
+        assert (len(lines), lines[-1].split(",")[:5]) == (
+            (1 << 19) + 1,
+            ["0x7ffff000", "0x7fffffff", "0x1000", "4096", "1"],
+        )
+
+
+@pytest.mark.parametrize(("error", "message"), [(MemoryError(), ""), (MemoryError("1 TiB"), "1 TiB; ")])
+def test_no_memory_is_answered_with_what_helps_this_command(monkeypatch, error, message):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("vmcore.cli.walk.find_mappings", fail)
+    result = CliRunner().invoke(main, ["walk", "sample:i386-pae-ram"])
+    advice = "ask for less: --range, a smaller --limit, or --npz, which takes least"
+    assert (result.exit_code, result.stderr) == (2, f"vmcore: error: out of memory; {message}{advice}\n")

@@ -7,27 +7,17 @@ counted page by page: areas and mappings are intervals.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from attrs import frozen
 
 from vmcore.audit_rules import GUARD, NONE, SOME, excuse
+from vmcore.audit_windows import Window, find_windows, grow
 from vmcore.errors import ArgumentError
 from vmcore.mappings import LIMIT, Mappings, find_mappings
 from vmcore.mmu import Mmu
 from vmcore.procfs import VmallocinfoEntry
 from vmcore.units import format_size
-
-APART = 1 << 30  #: holes between areas from which on they are taken to lie in different windows
-
-
-class Window(NamedTuple):
-    """Addresses in which every mapping must have an area: first and last, and how they are known."""
-
-    start: int
-    last: int
-    how: str
 
 
 @frozen
@@ -102,6 +92,8 @@ def audit(
     for entry in areas:
         _check_entry(mmu, entry)
     windows = find_windows(areas, mmu.word_mask, bounds, vmalloc)
+    if bounds is None:
+        windows = grow(mmu, areas, windows)
     mapped = _Mapped(mmu, [*((e.start, e.end - 1) for e in areas), *(w[:2] for w in windows)], limit)
     findings = [*_areas(mmu, areas, mapped), *_overlaps(areas), *_strays(mmu, areas, windows, mapped)]
     findings.sort(key=lambda finding: (finding.start, finding.last))
@@ -115,54 +107,6 @@ def _check_entry(mmu: Mmu, entry: VmallocinfoEntry) -> None:
             f"vmallocinfo: found the area {entry.start:#x}-{entry.end:#x}, expected multiples of {page:#x} up to "
             f"{mmu.word_mask + 1:#x}; is it of the machine that was dumped?"
         )
-
-
-# ---- windows
-
-
-def find_windows(
-    areas: Sequence[VmallocinfoEntry],
-    most: int,
-    bounds: tuple[int, int] | None,
-    vmalloc: tuple[int | None, int | None],
-) -> tuple[Window, ...]:
-    """Return where every mapping must have an area.
-
-    That is what the caller says, or else VMALLOC_START to VMALLOC_END (or, where that is not known, to the end of
-    the last percpu chunk: those come from the top), and what the other areas span.
-    """
-    if bounds is not None:
-        return (Window(bounds[0], bounds[1] - 1, "as given"),)
-    windows, rest = [], list(areas)
-    start, end = vmalloc
-    if start is not None and 0 <= start <= most:
-        window = _vmalloc_window(areas, start, end, most)
-        windows.append(window)
-        rest = [entry for entry in areas if not window.start <= entry.start <= window.last]
-    groups: list[tuple[int, int]] = []
-    for entry in rest:
-        inside = groups and any(window.start > groups[-1][0] and window.start <= entry.start for window in windows)
-        if groups and entry.start - groups[-1][1] <= APART and not inside:
-            groups[-1] = groups[-1][0], max(groups[-1][1], entry.end)
-        else:
-            groups.append((entry.start, entry.end))
-    windows += [Window(first, past - 1, "spanned by listed areas") for first, past in groups]
-    return tuple(sorted(windows))
-
-
-def _vmalloc_window(areas: Sequence[VmallocinfoEntry], start: int, end: int | None, most: int) -> Window:
-    if end is not None and start < end <= most + 1:
-        return Window(start, end - 1, "VMALLOC_START to VMALLOC_END")
-    above = [entry for entry in areas if entry.start >= start]
-    chunks = [entry.end for entry in above if entry.caller.startswith("pcpu_get_vm_areas+")]
-    if chunks:
-        return Window(start, max(chunks) - 1, "VMALLOC_START to the end of the last percpu chunk")
-    past = start
-    for entry in above:
-        if entry.start - past > APART:
-            break
-        past = max(past, entry.end)
-    return Window(start, max(past - 1, start), "VMALLOC_START to the end of the areas that follow it")
 
 
 # ---- what is mapped

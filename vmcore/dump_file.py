@@ -14,7 +14,7 @@ import zlib
 from typing import IO
 
 from vmcore.errors import DumpError
-from vmcore.lines import GZIP_MAGIC, OTHER_MAGIC, XZ_MAGIC
+from vmcore.lines import GZIP_MAGIC, OTHER_MAGIC, XZ_MAGIC, xz_refusal
 from vmcore.units import format_size
 
 LIMIT = 1 << 37  #: bytes a compressed dump may unpack to; zeros cost no disk, but time
@@ -45,6 +45,10 @@ def map_file(path: str, limit: int = LIMIT) -> tuple[mmap.mmap, tuple[str, ...]]
             if head.startswith(GZIP_MAGIC):
                 return _unpacked(path, gzip.GzipFile(fileobj=file), limit)
             if head == XZ_MAGIC:
+                problem = xz_refusal(file.read(1 << 11))
+                if problem is not None:
+                    raise DumpError(path, 0, problem, "less; unpack it yourself: xz -dc")
+                file.seek(0)
                 return _unpacked(path, lzma.LZMAFile(file), limit)
             return _mapped(path, file), ()
     except OSError as error:

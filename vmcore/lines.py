@@ -21,6 +21,8 @@ GZIP_MAGIC: Final = b"\x1f\x8b"
 XZ_MAGIC: Final = b"\xfd7zXZ\x00"
 #: Compressions that are recognised and not read: magic to name and program.
 OTHER_MAGIC: Final = {b"BZh": ("bzip2", "bzip2 -dc"), b"\x28\xb5\x2f\xfd": ("Zstandard", "zstd -dc")}
+XZ_MEMORY: Final = 512 << 20  #: bytes that unpacking may take; `xz -9` needs 65 MiB
+_XZ_HEADERS: Final = 1 << 11  # bytes that have those of the stream and of its first block
 TRACE_DAT_MAGIC: Final = b"\x17\x08\x44tracing"  #: trace-cmd.dat(5), "INITIAL FORMAT"
 
 
@@ -96,6 +98,20 @@ _TOO_LONG: Final = f"no newline within {LONGEST_LINE} bytes, expected lines of t
 _TRACE_DAT: Final = "a trace.dat of trace-cmd, expected text; convert it with: trace-cmd report"
 
 
+def xz_refusal(head: bytes) -> str | None:
+    """Say what is wrong with an xz file whose dictionary takes more than `XZ_MEMORY`; None: nothing.
+
+    Args:
+        head: its first bytes, with the header of the first block (1 KiB at most).
+    """
+    try:
+        lzma.LZMADecompressor(memlimit=XZ_MEMORY).decompress(head)
+    except lzma.LZMAError as error:
+        if "limit" in str(error):
+            return f"xz data with a dictionary that takes more than {XZ_MEMORY >> 20} MiB"
+    return None  # damage is found where it is read
+
+
 def _opened(source: Source, stack: ExitStack) -> BinaryIO:
     if source == "-":
         return sys.stdin.buffer
@@ -112,9 +128,14 @@ def _decompressed(source: BinaryIO, file: str, stack: ExitStack) -> BinaryIO:
         if head.startswith(magic):
             advice = f"expected text, gzip or xz; unpack it first: {program}"
             raise TraceError(file, None, f"compressed by {compression}, {advice}")
+    if head.startswith(XZ_MAGIC):
+        head += source.read(_XZ_HEADERS)
     raw = io.BufferedReader(_Rejoined(head, source), CHUNK)
     if head.startswith(GZIP_MAGIC):
         return io.BufferedReader(stack.enter_context(gzip.open(raw)), CHUNK)
     if head.startswith(XZ_MAGIC):
+        problem = xz_refusal(head)
+        if problem is not None:
+            raise TraceError(file, None, f"{problem}, expected less; unpack it first: xz -dc")
         return io.BufferedReader(stack.enter_context(lzma.open(raw)), CHUNK)
     return raw

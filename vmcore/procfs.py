@@ -21,7 +21,7 @@ _LINE: Final = re.compile(
     rf"(?: (?P<bare>{'|'.join(BARE_KINDS)})|"
     rf"(?: (?!(?:pages=|phys=|N[0-9]+=|(?:{_KIND})\b))(?P<caller>\S+(?: \[[^]]+\])?))?"
     r"(?: pages=(?P<pages>[0-9]+))?(?: phys=(?:0x)?(?P<phys>[0-9a-f]+))?"
-    rf"(?P<kinds>(?: (?:{_KIND}))*)(?P<nodes>(?: N[0-9]+=[0-9]+)*))[ \t\r]*\n"
+    rf"(?P<kinds>(?: (?:{_KIND}))*)(?P<nodes>(?: N[0-9]+=[0-9]+)*))[ \t\r]*\n?"
 )
 _EXPECTED: Final = "expected '0xSTART-0xEND SIZE CALLER [pages=N] [phys=X] KIND...'"
 _TORN: Final = "the line is torn or was edited: read /proc/vmallocinfo again"
@@ -82,10 +82,19 @@ def _entries(file: str, lines: Iterator[bytes]) -> Iterator[VmallocinfoEntry]:
         if match is None:
             raise TraceError(file, number, f"found {text.strip()[:60]!r}, {_EXPECTED}; {_TORN}")
         entry = _entry(match)
+        if text[-1] != "\n" and not _complete(entry):
+            raise TraceError(file, number, f"found {text.strip()[:60]!r}, {_EXPECTED}; {_TORN}")
         if entry.end - entry.start != entry.size or not entry.size:
             found = f"{entry.start:#x}-{entry.end:#x} with size {entry.size}"
             raise TraceError(file, number, f"found {found}, expected end - start = size > 0; {_HIDDEN}")
         yield entry
+
+
+def _complete(entry: VmallocinfoEntry) -> bool:
+    """Tell whether a line without its newline is whole: a word or all nodes end it, not half a number."""
+    if entry.nodes:
+        return sum(pages for _, pages in entry.nodes) == entry.pages
+    return bool(entry.kinds)
 
 
 def _entry(match: re.Match[str]) -> VmallocinfoEntry:

@@ -75,7 +75,8 @@ RISCV64 = Architecture(
     protections={"PAGE_KERNEL_READ": 0xE3, "PAGE_KERNEL_READ_EXEC": 0xEB},
     ioremap_max_order=30, zones=[Zone("DMA32", 1 << 32), Zone("NORMAL")], layout=layout,
     hardware=HardwareView(levels=(PGD, PMD, evolve(PTE, present_mask=0x1, access=ACCESS)), canonical_bits=39),
-    linear_map=LinearMap(leaf="2 MiB page (R)", flags=0xE7, kernel_flags=0xEF),
+    linear_map=LinearMap(leaf="2 MiB page (R)", flags=0xE7, kernel_flags=0xEF,
+                         image=(0xFFFF_FFFF_8000_0000, 0x220_0000, 0xEF)),
     # arch/riscv/kernel/vmcore_info.c
     image=KernelImage(
         machine=243, bases=[0xFFFF_FFFF_8000_0000], base_number="KERNEL_LINK_ADDR", linear=False,

@@ -73,12 +73,23 @@ class LazyGroup(click.Group):
         with _refusals():
             try:
                 return super().invoke(ctx)
+            except MemoryError as error:
+                advice = _advice(ctx)
+                if not advice or isinstance(error, VmcoreError):
+                    raise
+                _refuse("; ".join(["out of memory", *filter(None, [str(error)]), advice]))
             except VmcoreError as error:
                 _report(error)
                 ctx.exit(2)
             except KeyboardInterrupt:
                 click.echo("vmcore: interrupted", err=True)
                 ctx.exit(130)
+
+
+def _advice(ctx: click.Context) -> str:
+    """Return what a command says is to be done where there is no memory: ``ADVICE`` of its module."""
+    module = sys.modules.get(f"{__name__}.{ctx.invoked_subcommand}")
+    return str(getattr(module, "ADVICE", ""))
 
 
 @contextmanager

@@ -1,9 +1,10 @@
 """``vmcore audit``: check the areas of /proc/vmallocinfo against the page tables in a RAM dump.
 
-``--json`` writes one object: schema (1), dump, arch, root (address, how), problems (of file and root), partial
-(why not all was checked), windows (start, last, how: where mappings without an area were looked for), areas (their
-number), and findings: start, last, caller and kinds (of the area; null: there is none), problem ("pages", "guard",
-"count", "physical", "overlap", "stray" or "not in the dump"), found, and why (null: it is odd).
+``--json`` writes one object: schema (1), dump, arch, root (address, how), problems (of file and root), partial (why
+not all was checked), windows (start, last, how: where mappings without an area were looked for), outside (a
+sentence: what was not looked at), areas (their number), and findings: start, last, caller and kinds (of the area;
+null: there is none), problem ("pages", "guard", "count", "physical", "overlap", "stray" or "not in the dump"),
+found, and why (null: it is odd).
 """
 
 from __future__ import annotations
@@ -21,6 +22,13 @@ from vmcore.procfs import read_vmallocinfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+#: What no audit can tell: only in a window must every mapping have an area.
+_OUTSIDE = "mappings outside the windows were not looked at; --range START-END looks there instead"
+
+#: What to do where there is no memory for it.
+ADVICE = "ask for less: --range limits where mappings without an area are looked for"
 
 
 @click.command(epilog="Keys of --json: python -m pydoc vmcore.cli.audit.")
@@ -66,13 +74,20 @@ def _facts(report: audit.Audit) -> dict[str, Any]:
         }
         for f in report.findings
     ]
-    return {"partial": list(report.partial), "windows": windows, "areas": report.areas, "findings": findings}
+    return {
+        "partial": list(report.partial),
+        "windows": windows,
+        "outside": _OUTSIDE,
+        "areas": report.areas,
+        "findings": findings,
+    }
 
 
 def _lines(source: Source, report: audit.Audit) -> Iterator[tuple[str, str]]:
     yield "", source.head
     for window in report.windows:
         yield "", f"window {window.start:#x}-{window.last:#x}: {window.how}"
+    yield "", _OUTSIDE
     odd, explained = report.odd, report.explained
     irregular = len({(f.start, f.last) for f in report.findings if f.area is not None})
     yield "", f"{number(report.areas, 'area')}, {irregular:,} of them not regular; {len(odd):,} findings are odd"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
-from itertools import islice
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from typing import Any, NoReturn
 
 import click
@@ -28,12 +30,35 @@ class Console(console.Console):
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
-def write_json(value: Any) -> None:
+def write_json(value: dict[str, Any], **rows: Iterable[str]) -> None:
     """Write an object piece by piece, so that a disk that is full or a reader that has gone is noticed.
 
     An unbuffered stdout (PYTHONUNBUFFERED) drops the end of a large text without an error.
+
+    Args:
+        value: what becomes JSON, not empty.
+        rows: long lists that follow it, each item already JSON.
     """
     tokens = json.JSONEncoder(indent=1).iterencode(value)
+    pieces = chain(*(_list(name, items) for name, items in rows.items()), ("\n}",))
+    tokens = chain(_without_end(tokens), pieces)
     while piece := "".join(islice(tokens, _TOKENS)):
         click.echo(piece, nl=False)
     click.echo()
+
+
+def _without_end(tokens: Iterator[str]) -> Iterator[str]:
+    """Yield all tokens but the newline and the brace that end the object."""
+    kept: deque[str] = deque()
+    for token in tokens:
+        kept.append(token)
+        if len(kept) > 2:
+            yield kept.popleft()
+    yield "".join(kept).removesuffix("\n}")
+
+
+def _list(name: str, items: Iterable[str]) -> Iterator[str]:
+    yield f',\n "{name}": ['
+    for number, item in enumerate(items):
+        yield f"{',' if number else ''}\n  {item}"
+    yield "\n ]"

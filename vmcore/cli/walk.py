@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+#: What to do where there is no memory for it.
+ADVICE = "ask for less: --range, a smaller --limit, or --npz, which takes least"
+
+
 @click.command(epilog="Keys of --json and --npz: python -m pydoc vmcore.cli.walk.")
 @dump_options
 @click.argument("addresses", nargs=-1, metavar="[ADDR]...")
@@ -111,9 +115,10 @@ def _enumerate(source: Source, bounds: str | None, limit: str | None, form: str 
         _save(npz, **walk_text.arrays(found), **missing, paths=paths)
     elif form == "json":
         facts = walk_text.mapping_facts(mmu, found, start, end)
-        write_json(source.facts() | {"partial": list(partial)} | facts)
+        runs = walk_text.run_objects(mmu, found)
+        write_json(source.facts() | {"partial": list(partial)} | facts, runs=runs)
     elif form == "csv":
-        walk_text.print_csv(walk_text.RUN_COLUMNS, walk_text.run_lines(mmu, found))
+        walk_text.print_run_csv(mmu, found)
     else:
         walk_text.print_runs(Console(highlight=False), source, found)
     tell(partial, source)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -21,6 +22,7 @@ from vmcore.mmu import End, Mmu, Walk, Walks
 from vmcore.units import format_size
 
 _CHUNK = 1 << 12  # lines written at a time
+_BLOCK = 1 << 14  # rows of arrays that become Python's numbers at a time
 _NOTHING = "nothing is mapped here; if that cannot be, the root or the architecture is not the right one"
 
 _WHY = {
@@ -147,33 +149,50 @@ RUN_COLUMNS = (
 )  # fmt: skip
 
 
-def _run_facts(mmu: Mmu, runs: Runs) -> Iterator[dict[str, Any]]:
-    """Yield what each run is, with addresses in hexadecimal."""
+def _rows(*columns: np.ndarray) -> Iterator[tuple[int, ...]]:
+    """Yield the rows of arrays of equal length, a block at a time: numbers take much more room in lists."""
+    for at in range(0, len(columns[0]), _BLOCK):
+        yield from zip(*(column[at : at + _BLOCK].tolist() for column in columns), strict=True)
+
+
+def _kind(mmu: Mmu, runs: Runs, key: tuple[int, ...]) -> dict[str, Any]:
+    """Return what many runs share, by names of `RUN_COLUMNS`."""
+    shift, depth, leaf, flags, path = key
+    level = mmu.levels[depth]
+    return {
+        "page_size": 1 << shift,
+        "level": level.name,
+        "page": level.leaves[leaf].name if leaf >= 0 else None,
+        "flags": hex(flags),
+        "names": level.names(flags),
+        "tables": [hex(entry) for entry in runs.paths[path]],
+    }
+
+
+def _run_texts(mmu: Mmu, runs: Runs, row: str, end: Callable[[dict[str, Any]], str]) -> Iterator[str]:
+    """Yield a line for each run: five numbers in the format ``row``, and what ``end`` makes of its kind."""
+    known: dict[tuple[int, ...], str] = {}
     columns = (runs.virtual, runs.physical, runs.size, runs.count, runs.shift, runs.depth, runs.leaf, runs.flags,
                runs.path)  # fmt: skip
-    known: dict[tuple[int, ...], dict[str, Any]] = {}
-    for virtual, physical, size, count, shift, depth, leaf, flags, path in zip(
-        *(column.tolist() for column in columns), strict=True
-    ):
-        key = (shift, depth, leaf, flags, path)
+    for virtual, physical, size, count, *rest in _rows(*columns):
+        key = tuple(rest)
         if key not in known:
-            level = mmu.levels[depth]
-            known[key] = {
-                "page_size": 1 << shift,
-                "level": level.name,
-                "page": level.leaves[leaf].name if leaf >= 0 else None,
-                "flags": hex(flags),
-                "names": level.names(flags),
-                "tables": [hex(entry) for entry in runs.paths[path]],
-            }
-        yield {
-            "virtual": hex(virtual), "last": hex(virtual + size - 1), "physical": hex(physical), "size": size,
-            "mappings": count, **known[key],
-        }  # fmt: skip
+            known[key] = end(_kind(mmu, runs, key))
+        yield row % (virtual, virtual + size - 1, physical, size, count) + known[key]
+
+
+def _json_end(kind: dict[str, Any]) -> str:
+    return json.dumps(kind)[1:]
+
+
+def run_objects(mmu: Mmu, found: Mappings) -> Iterator[str]:
+    """Yield each run as an object of JSON on one line."""
+    row = '{"virtual": "%#x", "last": "%#x", "physical": "%#x", "size": %d, "mappings": %d, '
+    return _run_texts(mmu, merge(mmu, found), row, _json_end)
 
 
 def mapping_facts(mmu: Mmu, found: Mappings, start: int, end: int) -> dict[str, Any]:
-    """Return the list of mappings as JSON has it."""
+    """Return the list of mappings as JSON has it, without the runs."""
     missing = found.missing
     columns = (missing.physical, missing.depth, missing.start, missing.last)
     lost = [
@@ -183,28 +202,29 @@ def mapping_facts(mmu: Mmu, found: Mappings, start: int, end: int) -> dict[str, 
     return {
         "range": {"start": hex(start), "last": hex(end - 1)},
         "mappings": len(found),
-        "runs": list(_run_facts(mmu, merge(mmu, found))),
         "missing": lost,
     }
 
 
-def run_lines(mmu: Mmu, found: Mappings) -> Iterator[tuple[object, ...]]:
-    """Yield a line of CSV for each run; lists are parted by spaces."""
-    for facts in _run_facts(mmu, merge(mmu, found)):
-        values = (facts[name] for name in RUN_COLUMNS)
-        yield tuple(" ".join(v) if isinstance(v, list) else "" if v is None else v for v in values)
+def _csv_line(values: Iterable[object]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(values)
+    return text.getvalue()
+
+
+def _csv_end(kind: dict[str, Any]) -> str:
+    return _csv_line(" ".join(v) if isinstance(v, list) else "" if v is None else v for v in kind.values())
+
+
+def print_run_csv(mmu: Mmu, found: Mappings) -> None:
+    """Write a line of CSV for each run, with a header; lists are parted by spaces."""
+    click.echo(_csv_line(RUN_COLUMNS))
+    _echo(_run_texts(mmu, merge(mmu, found), "%#x,%#x,%#x,%d,%d,", _csv_end))
 
 
 def print_csv(columns: tuple[str, ...], lines: Iterable[tuple[object, ...]]) -> None:
     """Write CSV with a header."""
-
-    def written() -> Iterator[str]:
-        for line in (columns, *lines):
-            text = io.StringIO()
-            csv.writer(text, lineterminator="").writerow(line)
-            yield text.getvalue()
-
-    _echo(written())
+    _echo(_csv_line(line) for line in (columns, *lines))
 
 
 def print_runs(console: Console, source: Source, found: Mappings) -> None:
@@ -223,14 +243,11 @@ def print_runs(console: Console, source: Source, found: Mappings) -> None:
         soft_wrap=True,
     )  # fmt: skip
     names = ("virtual", "physical", "size", "shift")
-    columns: list[list[int]] = [getattr(runs, name)[first].tolist() for name in names]
-    numbers = kinds.numbers[first].tolist()
+    columns = [getattr(runs, name)[first] for name in names]
     _echo(
         f"{virtual:#0{wide + 2}x}-{virtual + size - 1:#0{wide + 2}x}  {physical:#13x}  {format_size(size):>10}  "
         f"{format_size(1 << shift):>8}  {kind:>4}" + (f"  {n:,} times, every {format_size(step)}" if n > 1 else "")
-        for virtual, physical, size, shift, kind, n, step in zip(
-            *columns, numbers, times.tolist(), distance.tolist(), strict=True
-        )
+        for virtual, physical, size, shift, kind, n, step in _rows(*columns, kinds.numbers[first], times, distance)
     )
     for line in kinds.legend():
         console.print(line, soft_wrap=True, markup=False)
