@@ -1,7 +1,7 @@
 """``vmcore audit``: check the areas of /proc/vmallocinfo against the page tables in a RAM dump.
 
-``--json`` writes one object: schema (1), dump, arch, root (address, how), problems (of file and root), partial (why
-not all was checked), windows (start, last, how: where mappings without an area were looked for), outside (a
+``--json`` writes one object: schema (1), dump, arch, root (address, how), problems (of file and root), partial
+(why not all was checked), windows (start, last, how: where mappings without an area were looked for), outside (a
 sentence: what was not looked at), areas (their number), and findings: start, last, caller and kinds (of the area;
 null: there is none), problem ("pages", "guard", "count", "physical", "overlap", "stray" or "not in the dump"),
 found, and why (null: it is odd).
