@@ -159,6 +159,7 @@ class Machine:
         self.checker: Watcher | None = None
         self._tlbs_hold = False  # some CPU's TLB holds something
         self.cpus = tuple(Cpu(self, number) for number in range(cpus))
+        self._several = cpus > 1
         caches = [cpu.cache for cpu in self.cpus if cpu.cache is not None]
         for cache in caches:
             cache.others = [other for other in caches if other is not cache]
@@ -345,9 +346,9 @@ class Machine:
 
     def flush(self, symbol: str, start: int, end: int) -> None:
         """Call a flush symbol for ``[start, end)`` on the running CPU, and log what it did."""
-        call = self._symbols[symbol]
-        actions = () if call is None else self._run_flush(call, start, end)
-        done = (symbol, self._thread.running, start, end, actions)
+        call, cpu = self._symbols[symbol], self._thread.running if self._several else 0
+        actions = () if call is None else self._run_flush(call, cpu, start, end)
+        done = (symbol, cpu, start, end, actions)
         pages = -(-(end - start) >> self.page_shift)
         count = self.flush_counts[symbol]
         with self._counting:
@@ -363,13 +364,13 @@ class Machine:
         with self._counting:
             return [Flush(*done) for done in self._flushes]
 
-    def _run_flush(self, call: FlushSymbol, start: int, end: int) -> tuple[FlushAction, ...]:
+    def _run_flush(self, call: FlushSymbol, cpu: int, start: int, end: int) -> tuple[FlushAction, ...]:
         """Call a symbol that does something; return what it did."""
         actions: list[FlushAction] = []
         thread = self._thread
         before, thread.inside, thread.actions = thread.inside, True, actions
         try:
-            call(self, thread.running, start, end)
+            call(self, cpu, start, end)
         finally:
             thread.inside, thread.actions = before, None
         return tuple(actions)
@@ -382,9 +383,12 @@ class Machine:
 
     def flush_tlb_all(self, cpu: int) -> None:
         """Drop the whole TLB of every CPU (IPI to the others, and wait)."""
-        self._interrupt_others(cpu, "flush_tlb_all")
+        if self.events.ipi is not None:
+            self._interrupt_others(cpu, "flush_tlb_all")
         if not self._tlbs_hold:
-            self._did(self._whole_tlb)
+            actions = self._thread.actions
+            if actions is not None:
+                actions.append(self._whole_tlb)
             return
         self._tlbs_hold = False  # first: who fills meanwhile says so before and after
         dropped = sum(self._dropped(one, "all", 0, 0, one.tlb.drop_all()) for one in self.cpus)
@@ -393,7 +397,7 @@ class Machine:
     def flush_tlb_pages(self, cpu: int, start: int, end: int, every_cpu: bool) -> None:
         """Drop TLB entries page by page, from ``start`` rounded down while below ``end``; at least one."""
         targets = self.cpus if every_cpu else self.cpus[cpu : cpu + 1]
-        if every_cpu:
+        if every_cpu and self.events.ipi is not None:
             self._interrupt_others(cpu, "flush_tlb_pages")
         dropped = 0
         if self._tlbs_hold:
@@ -409,8 +413,8 @@ class Machine:
         self._did(FlushAction("cache", "all", 1, 0 if cache is None else cache.clean_and_invalidate()))
 
     def _interrupt_others(self, cpu: int, reason: str) -> None:
-        if self.events.ipi is not None and len(self.cpus) > 1:
-            others = tuple(one.number for one in self.cpus if one.number != cpu)
+        others = tuple(one.number for one in self.cpus if one.number != cpu)
+        if self.events.ipi is not None and others:
             self.events.ipi(cpu=cpu, targets=others, reason=reason)
 
     def _dropped(self, cpu: Cpu, scope: str, start: int, end: int, entries: int) -> int:
