@@ -6,6 +6,7 @@ import pytest
 
 from tests import synthetic
 from vmcore.architecture import Architecture
+from vmcore.dump import open_dump
 from vmcore.errors import choices
 from vmcore.kernel import Kernel
 from vmcore.registry import load
@@ -49,3 +50,15 @@ def kernel(registry):
         return Kernel(arch, registry=registry, listeners=(*listeners, *synthetic.symbols(arch)), **selection)
 
     return boot
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """Return a function that opens bytes as a dump."""
+
+    def opener(data, **options):
+        path = tmp_path / "dump"
+        path.write_bytes(data)
+        return open_dump(path, **options)
+
+    return opener

@@ -79,6 +79,13 @@ class FirstMmu:
         self.kernel.switch_mm(0, mm)
 
 
+def translate(uc, address, protection):
+    """Return what uc_vmem_translate() says, which the Python binding lacks; None: an exception of the CPU."""
+    physical = ctypes.c_uint64()
+    status = uclib.uc_vmem_translate(uc._uch, ctypes.c_uint64(address), protection, ctypes.byref(physical))
+    return physical.value if status == unicorn.UC_ERR_OK else None
+
+
 class SecondMmu:
     """Unicorn, on the memory of a kernel; one for each family below."""
 
@@ -130,11 +137,7 @@ class SecondMmu:
 
     def translate(self, address, access=READ):
         """Return the physical address by the TLB, else the tables, or None; this fills the TLB, too."""
-        physical = ctypes.c_uint64()
-        status = uclib.uc_vmem_translate(
-            self._uc._uch, ctypes.c_uint64(address), _PROT[access], ctypes.byref(physical)
-        )
-        return physical.value if status == unicorn.UC_ERR_OK else None
+        return translate(self._uc, address, _PROT[access])
 
     def switch(self, mm):
         self._root(self._layout.swapper_pg_dir if mm is None else mm.tables.root, 0 if mm is None else mm.number)

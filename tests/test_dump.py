@@ -30,18 +30,6 @@ BANKS = [Bank(0x10000, 0x12000), Bank(0x40000, 0x43000)]
 FLAT = LOW + bytes(0x2E000) + HIGH
 
 
-@pytest.fixture
-def opened(tmp_path):
-    """Return a function that opens bytes as a dump."""
-
-    def opener(data, **options):
-        path = tmp_path / "dump"
-        path.write_bytes(data)
-        return open_dump(path, **options)
-
-    return opener
-
-
 @pytest.mark.parametrize(
     ("data", "options"),
     [

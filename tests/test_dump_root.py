@@ -22,18 +22,6 @@ from vmcore.vmcoreinfo import VmcoreInfo
 PAGE = 0x1000
 
 
-@pytest.fixture
-def opened(tmp_path):
-    """Return a function that opens bytes as a dump."""
-
-    def opener(data, **options):
-        path = tmp_path / "dump"
-        path.write_bytes(data)
-        return open_dump(path, **options)
-
-    return opener
-
-
 def record(registry, name):
     if name not in registry.architectures:
         pytest.skip(f"no plugin for {name} is installed")

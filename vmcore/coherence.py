@@ -215,7 +215,20 @@ class Checker:
         text = f"the TLB translates to {physical:#x}, the page is mapped {now}"
         self._stale_page(STALE_TRANSLATION, cpu, address, text)
 
+    def used_many(self, cpu: Cpu, addresses: np.ndarray, physical: np.ndarray, flags: np.ndarray) -> None:
+        """TLB entries were used: for pages at *addresses* (uint64), as `used`, all of one access."""
+        mmu = self._init if len(addresses) and self._kernels(int(addresses[0])) else cpu.mmu
+        walks = mmu.walk_many(addresses)
+        rights = self._rights.of_many(walks)
+        wrong = (walks.physical != physical) | (flags & RIGHTS & ~rights != 0)
+        wrong |= (flags ^ rights) & (SHARED | CACHED | WRITE_BACK) != 0
+        for n in np.flatnonzero(wrong).tolist():
+            self.used(cpu, int(addresses[n]), int(physical[n]), int(flags[n]))
+
     def _stale_page(self, kind: str, cpu: Cpu, address: int, text: str) -> None:
+        if (kind, cpu.number, address >> self._shift, _TLB) in self._seen:
+            self.repeated += 1
+            return
         cleared = self._last("cleared", address, 0)
         window = Window(address, address + self._page) if cleared is None else Window(cleared.start, cleared.end)
         flush = self._last(_TLB, address, 0 if cleared is None else cleared.number)

@@ -56,6 +56,10 @@ class Watcher(Protocol):
         """A TLB entry was used: for the page at ``address``, without a walk."""
         ...
 
+    def used_many(self, cpu: Cpu, addresses: np.ndarray, physical: np.ndarray, flags: np.ndarray) -> None:
+        """TLB entries were used by one access: for pages at ``addresses`` (uint64)."""
+        ...
+
     def faulted(self, cpu: Cpu, address: int, access: int) -> None:
         """A fault stands."""
         ...
@@ -462,8 +466,9 @@ class Cpu:
             count = int(misses[good]) if good < len(misses) else count
         kept = slice(0, count)
         if machine.checker is not None:
-            for n in np.flatnonzero(ready[kept]).tolist():
-                machine.checker.used(self, first + n << self._shift, int(physical[n]), int(flags[n]))
+            used = np.flatnonzero(ready[kept])
+            at = pages[used].astype(np.uint64) << np.uint64(self._shift)
+            machine.checker.used_many(self, at, physical[used], flags[used])
         part = _Pages(physical[kept], self._memory.places(physical[kept]), flags[kept].astype(np.uint8))
         if count == len(pages):
             return part, None

@@ -113,8 +113,7 @@ class PhysicalMemory:
 
     def has_frames(self, frames: np.ndarray) -> np.ndarray:
         """Tell for each frame (int64, shape ``(n,)``) whether it is RAM, bool."""
-        bank = np.searchsorted(self._bank_starts, frames << self.page_shift, "right") - 1
-        return (bank >= 0) & (frames << self.page_shift < self._bank_ends[bank])
+        return self._find(frames << self.page_shift)[1]
 
     def read(self, address: int, length: int) -> bytes:
         """Return bytes at a physical address; the stretch must lie in one bank."""
@@ -201,9 +200,8 @@ class PhysicalMemory:
 
     def places(self, addresses: np.ndarray) -> np.ndarray:
         """Return buffer offsets of physical addresses, both shape ``(n,)``, int64; -1 where no RAM is."""
-        bank = np.searchsorted(self._bank_starts, addresses, "right") - 1
-        there = (bank >= 0) & (addresses < self._bank_ends[bank])
-        return np.where(there, addresses - self._deltas[bank], -1)
+        at, there = self._find(addresses)
+        return at if there.all() else np.where(there, at, -1)
 
     def place(self, address: int) -> int:
         """Return the buffer offset of a physical address, -1 where no RAM is."""

@@ -15,6 +15,9 @@ from pathlib import Path
 import pytest
 
 from vmcore import Kernel, flags
+from vmcore.replay import replay
+from vmcore.samples import open_sample
+from vmcore.trace import read_trace
 
 ORACLE = os.environ.get("VMCORE_ORACLE")
 PAIR = re.compile(r"bench vmalloc\+vfree \d+ pages: ([\d.]+) ns per pair")
@@ -103,10 +106,6 @@ def test_growth_with_the_number_of_areas():
 
 
 def test_replay_rate():
-    from vmcore.replay import replay  # noqa: PLC0415  # the others run without it
-    from vmcore.samples import open_sample  # noqa: PLC0415  # only this one needs it
-    from vmcore.trace import read_trace  # noqa: PLC0415  # only this one needs it
-
     with open_sample("test_vmalloc-x86_64") as stream:
         trace = read_trace(stream, "test_vmalloc-x86_64")
     rates = [replay(trace, Kernel("x86_64", ram="4G")).rate for _ in range(3)]

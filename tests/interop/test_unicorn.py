@@ -10,13 +10,15 @@ from vmcore.dump import open_dump
 from vmcore.dump_root import find_root
 from vmcore.flags import VM
 
-unicorn = pytest.importorskip("unicorn", reason="unicorn is not installed (pip install vmcore[interop])")
+pytest.importorskip("unicorn", reason="unicorn is not installed (pip install vmcore[interop])")
+
+import unicorn
+
+from tests.second_mmu import translate
 
 EFER = 0xC0000080
 #: Mode, CR4 and EFER by record.
 X86 = {"x86_64": ("64", 0x30, 0xD00), "i386": ("32", 0x10, 0), "i386-pae": ("32", 0x30, 0x800)}
-
-READ = 1
 
 
 def x86(name, root):
@@ -40,15 +42,6 @@ def arm(root):
     for crn, op2, value in ((2, 0, root), (2, 2, 0), (3, 0, 0xFFFFFFFF), (1, 0, 0x00C50079 | 1 | 1 << 23)):
         uc.reg_write(const.UC_ARM_REG_CP_REG, (15, 0, 0, crn, 0, 0, op2, value))
     return uc
-
-
-def translate(uc, address):
-    """Return what uc_vmem_translate() says, which the Python binding lacks; None: an exception of the CPU."""
-    from unicorn.unicorn_py3 import unicorn as binding  # noqa: PLC0415
-
-    physical = ctypes.c_uint64()
-    error = binding.uclib.uc_vmem_translate(uc._uch, ctypes.c_uint64(address), READ, ctypes.byref(physical))
-    return physical.value if error == 0 else None
 
 
 @pytest.mark.parametrize("name", ["x86_64", "i386", "i386-pae", "armv7", "armv7-highmem"])
@@ -77,4 +70,4 @@ def test_2000_random_addresses(name, kernel, tmp_path):
         frame = k.vmalloc_to_pfn(address)
         expected.append(None if frame is None else (frame << 12) + address % 4096)
     assert 300 < sum(e is not None for e in expected) < 1950
-    assert [translate(uc, address) for address in addresses] == expected
+    assert [translate(uc, address, unicorn.UC_PROT_READ) for address in addresses] == expected
