@@ -22,7 +22,23 @@ def choices(found: str, valid: Iterable[str], what: str) -> str:
 
 
 class VmcoreError(Exception):
-    """Anything that vmcore itself reports; the command line prints it without a traceback."""
+    """Anything that vmcore itself reports; the command line prints it without a traceback.
+
+    Every one of them crosses process boundaries by pickle, with its message and its facts.
+    """
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _restore, (type(self), self.args), self.__dict__.copy()
+
+
+def _restore(kind: type[VmcoreError], args: tuple[object, ...]) -> VmcoreError:
+    """Make an exception again without its constructor, which takes facts and not the message."""
+    base: type[BaseException] = kind
+    while base.__module__ != "builtins":  # the class of Python that it is laid out as
+        base = base.__base__  # type: ignore[assignment]
+    error: VmcoreError = base.__new__(kind)
+    error.args = args
+    return error
 
 
 class UnitError(VmcoreError, ValueError):
@@ -233,6 +249,10 @@ class KernelError(KernelFailure, OSError):
         super().__init__(message, lines)
         self.errno = number
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # OSError keeps errno outside __dict__
+        return _restore, (type(self), self.args), {**self.__dict__, "errno": self.errno}
+
 
 class KernelBug(KernelFailure):
     """A BUG_ON that fired. The kernel is dead afterwards.
@@ -260,12 +280,48 @@ class KernelOops(KernelFailure):
         super().__init__(f"kernel oops: {access} at {address:#x}", lines)
 
 
+class KernelInterrupted(KernelFailure):
+    """A call that an exception from outside cut short, Ctrl-C for example. The kernel is dead afterwards.
+
+    List, page tables and allocators may contradict each other, so that nothing of them is shown any more.
+
+    Attributes:
+        function: the function that was cut short.
+    """
+
+    def __init__(self, function: str) -> None:
+        self.function = function
+        super().__init__(f"{function}() was cut short by an interrupt and may be half done")
+
+
+class KernelClosed(KernelFailure):
+    """`close()` gave the kernel's RAM back to the host."""
+
+    def __init__(self) -> None:
+        super().__init__("its close() was called")
+
+
 class KernelDead(KernelFailure):
-    """A call into a kernel that has hit a BUG or an oops before."""
+    """A call into a kernel that has ended: by a BUG, an oops, an interrupted call, or `close()`.
+
+    Attributes:
+        cause: what ended it.
+    """
 
     def __init__(self, cause: KernelFailure) -> None:
         self.cause = cause
         super().__init__(f"this kernel is dead ({cause}); boot a new one")
+
+
+class CannotCopy(VmcoreError, TypeError):
+    """An object that cannot be pickled or copied, because it stands on RAM that cannot."""
+
+    def __init__(self, found: str) -> None:
+        self.found = found
+        super().__init__(
+            f"{found} cannot be pickled or copied: its RAM is one mapping of this process. Boot a Kernel in each "
+            "process and send its arguments, or fork: a forked child has a private copy"
+        )
 
 
 class BrokenInvariant(VmcoreError, AssertionError):

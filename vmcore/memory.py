@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 import numpy as np
 
-from vmcore.errors import BusError, HostMemoryError
+from vmcore.errors import BusError, CannotCopy, HostMemoryError
 from vmcore.units import Bank, format_size
 
 _NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Linux; Python names it from 3.11 on some builds only
-_FLAGS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE
+_FLAGS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE  # private: a forked child has its own
 _MANY_PAGES = 16  # from here on a run of pages is cheaper given back to the host than overwritten
 
 
@@ -61,6 +62,9 @@ class PhysicalMemory:
         self._bank_starts = np.array([r[0] for r in self._runs], np.int64)
         self._bank_ends = np.array([r[1] for r in self._runs], np.int64)
         self._deltas = np.array([r[2] for r in self._runs], np.int64)
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise CannotCopy("simulated RAM")
 
     def offset(self, address: int, length: int = 1) -> int:
         """Return where in the buffer ``length`` bytes at a physical address are.
@@ -210,6 +214,10 @@ class PhysicalMemory:
                 return address - delta
         return -1
 
+    def release(self) -> None:
+        """Give all of it back to the host; it reads as zeros afterwards."""
+        self.buffer.madvise(mmap.MADV_DONTNEED)
+
     def zero_frames(self, frames: np.ndarray) -> None:
         """Clear whole pages (int64, shape ``(n,)``); long runs give their memory back to the host."""
         if self.zeroed is not None:
@@ -220,6 +228,18 @@ class PhysicalMemory:
             self.buffer.madvise(mmap.MADV_DONTNEED, low << self.page_shift, n << self.page_shift)
         else:
             self.pages[rows] = 0
+
+
+def anonymous(size: int) -> mmap.mmap:
+    """Return zeroed host memory that is committed when it is touched and private to this process.
+
+    Args:
+        size: bytes.
+
+    Raises:
+        OSError, OverflowError: the host has no room.
+    """
+    return mmap.mmap(-1, size, flags=_FLAGS)
 
 
 def _run_start(rows: np.ndarray) -> int | None:
@@ -234,12 +254,12 @@ def _reserve(banks: tuple[Bank, ...], packed: bool) -> tuple[mmap.mmap, list[int
     base, span = banks[0].start, banks[-1].end - banks[0].start
     if not packed:
         try:
-            return mmap.mmap(-1, span, flags=_FLAGS), [b.start - base for b in banks]
+            return anonymous(span), [b.start - base for b in banks]
         except (OSError, OverflowError):
             pass  # the span, holes included, is too large for this host: pack the banks
     total = sum(bank.size for bank in banks)
     try:
-        buffer = mmap.mmap(-1, total, flags=_FLAGS)
+        buffer = anonymous(total)
     except (OSError, OverflowError) as error:
         raise HostMemoryError(
             f"the host cannot reserve {format_size(total)} of address space for RAM: {error}; ask for less"
