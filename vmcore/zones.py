@@ -6,7 +6,6 @@ a time in C; here a request for many is served as one array with the same frames
 
 from __future__ import annotations
 
-import mmap
 import threading
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from attrs import define, field
 from vmcore.architecture import Architecture, Layout
 from vmcore.errors import BrokenInvariant, ConfigurationError, OutOfMemory
 from vmcore.flags import ANY_NODE, GFP, GFP_PGTABLE
-from vmcore.memory import PhysicalMemory
+from vmcore.memory import PhysicalMemory, anonymous
 from vmcore.units import Bank
 
 _DMA, _DMA32, _HIGHMEM = int(GFP.DMA), int(GFP.DMA32), int(GFP.HIGHMEM)
@@ -184,7 +183,7 @@ class PageAllocator:
         self.zones = [
             _zones_of(arch, layout, banks, node) for node, banks in enumerate(_split(layout, arch, nodes))
         ]
-        self._used = mmap.mmap(-1, memory.pages.shape[0])  # by row of memory.pages, 1: handed out
+        self._used = anonymous(memory.pages.shape[0])  # by row of memory.pages, 1: handed out
         self._in_use = np.frombuffer(self._used, np.bool_)  # the same bytes
         self._chains: dict[tuple[int, int], list[ZoneFrames]] = {}
         #: every (first frame, end, zone), for finding the home of a frame
