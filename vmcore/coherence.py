@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
+from weakref import proxy
 
 import numpy as np
 from attrs import asdict, define, frozen
@@ -105,18 +106,56 @@ class _Copies:
     since: np.ndarray
 
 
+class Listener:
+    """Pass events on to a checker without keeping it.
+
+    The plugin managers that hold listeners are cyclic garbage when a kernel is dropped. A checker that they kept
+    would keep the kernel's RAM.
+    """
+
+    def __init__(self, checker: Checker) -> None:
+        self._checker: Checker = proxy(checker)
+
+    @hookimpl
+    def vmcore_range_mapped(self, address: int, frames: np.ndarray) -> None:
+        """Pass the event on."""
+        self._checker.range_mapped(address, frames)
+
+    @hookimpl
+    def vmcore_range_cleared(self, address: int, entries: np.ndarray) -> None:
+        """Pass the event on."""
+        self._checker.range_cleared(address, entries)
+
+    @hookimpl
+    def vmcore_flush(self, flush: Flush) -> None:
+        """Pass the event on."""
+        self._checker.flush(flush)
+
+    @hookimpl
+    def vmcore_pages_allocated(self, frames: np.ndarray) -> None:
+        """Pass the event on."""
+        self._checker.pages_allocated(frames)
+
+    @hookimpl
+    def vmcore_table_allocated(self, table: int | None) -> None:
+        """Pass the event on."""
+        self._checker.table_allocated(table)
+
+
 class Checker:
     """Watches one machine.
 
     Attributes:
         reports: oldest first.
         repeated: how many more there were of the same.
+        listener: to be linked with the machine.
     """
 
     def __init__(self) -> None:
         """Have seen nothing; the machine it is to listen to is not there yet."""
         self.reports: list[Report] = []
         self.repeated = 0
+        self.listener = Listener(self)
         self._seen: set[tuple[str, int, int, str]] = set()
         self._log: deque[_Happening] = deque(maxlen=_REMEMBERED)
         self._count = 0
@@ -143,7 +182,7 @@ class Checker:
             cpu.tlb.direct = False
             cpu.tlb.drop_all()
         for cache in caches:
-            cache.watcher = self
+            cache.watcher = proxy(self)  # the cache's machine keeps the checker
             self._copies[cache.cpu] = _Copies(*np.zeros((2, cache.keys.size), np.int64))
         if caches:
             self._line_shift = caches[0].line.bit_length() - 1
@@ -155,30 +194,25 @@ class Checker:
         self._count += 1
         self._log.append(_Happening(self._count, what, start, end, **more))  # type: ignore[arg-type]
 
-    @hookimpl
-    def vmcore_range_mapped(self, address: int, frames: np.ndarray) -> None:
+    def range_mapped(self, address: int, frames: np.ndarray) -> None:
         """Remember which frames are where."""
         end = address + (len(frames) << self._shift)
         self._note("mapped", address, end, frames=frames.copy())
 
-    @hookimpl
-    def vmcore_range_cleared(self, address: int, entries: np.ndarray) -> None:
+    def range_cleared(self, address: int, entries: np.ndarray) -> None:
         """Remember what was unmapped."""
         self._note("cleared", address, address + (len(entries) << self._shift))
 
-    @hookimpl
-    def vmcore_flush(self, flush: Flush) -> None:
+    def flush(self, flush: Flush) -> None:
         """Remember what was flushed, and where."""
         did = ", ".join(map(str, flush.actions)) or "nothing to do"
         self._note(flush.symbol, flush.start, flush.end, cpu=flush.cpu, did=did, acted=bool(flush.actions))
 
-    @hookimpl
-    def vmcore_pages_allocated(self, frames: np.ndarray) -> None:
+    def pages_allocated(self, frames: np.ndarray) -> None:
         """Look for TLB entries that still translate to what is handed out."""
         self._reused(frames)
 
-    @hookimpl
-    def vmcore_table_allocated(self, table: int | None) -> None:
+    def table_allocated(self, table: int | None) -> None:
         """Look for TLB entries that still translate to what has become a page table."""
         if table is not None:
             self._reused(np.array([table >> self._shift]))

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from operator import index
 from typing import Any, Protocol
+from weakref import proxy
 
 import numpy as np
 from attrs import define, frozen
@@ -81,6 +82,14 @@ class Host(Protocol):
         """Refuse to change the memory of a dead kernel."""
         ...
 
+    def readable(self) -> None:
+        """Refuse to show the memory of a kernel that was interrupted or closed."""
+        ...
+
+    def interrupted(self, function: str, error: BaseException) -> None:
+        """End the kernel where an exception from outside cuts one of its functions short."""
+        ...
+
     def tlb_filling(self) -> None:
         """Note that a TLB is about to keep something, so that no flush is left out."""
         ...
@@ -146,14 +155,17 @@ class Cpu:
 
     def __init__(self, machine: Host, number: int) -> None:
         """Start on init_mm, with nothing in TLB and cache."""
-        arch, self._machine, self._memory, self.number = machine.arch, machine, machine.memory, number
+        arch, self._memory, self.number = machine.arch, machine.memory, number
+        self._machine: Host = proxy(machine)  # a CPU does not keep its machine
         hardware = arch.hardware
         self.mm: Mm | None = None
         self.mmu = Mmu(arch, machine.memory, machine.layout.swapper_pg_dir)
         self.tlb = TranslationBuffer(hardware.tlb, arch.page_shift)
         self.cache: DataCache | None = None
         if hardware.cache is not None and hardware.cache.modelled:
-            self.cache = DataCache(hardware.cache, number, machine.memory, self._physical_lines)
+            cpu = proxy(self)
+            translate = lambda lines: cpu.physical_lines(lines)  # noqa: E731, PLW0108  # a bound method would keep it
+            self.cache = DataCache(hardware.cache, number, machine.memory, translate)
         self.tlb.direct = self.cache is None
         self.faults = FaultCounts()
         self._rights, self._keeps_absent = Rights(arch), hardware.tlb.keeps_absent
@@ -227,8 +239,12 @@ class Cpu:
         if self.cache is not None and self._machine.checker is None and 0 < size <= self._page_size - inside:
             slot = self.tlb.slot(page, self._space)
             ready = slot >= 0 and self._flags[slot] & _CACHED_WRITE == _CACHED_WRITE - CLEAN
-            if ready and self.cache.poke(address, what, self._physical[slot] + inside):
-                return
+            try:
+                if ready and self.cache.poke(address, what, self._physical[slot] + inside):
+                    return
+            except BaseException as error:
+                self._machine.interrupted("store", error)
+                raise
         self._store(address, np.frombuffer(what, np.uint8))
 
     def fetch(self, address: int, size: int = 1) -> bytes:
@@ -240,8 +256,13 @@ class Cpu:
         address, _ = self._check(address, 1)
         if access not in NAMES:
             raise ArgumentError(f"access: found {access!r}, expected READ, WRITE or EXECUTE of vmcore.rights")
-        slot = self._page(address >> self._shift, address, access)
-        return self._physical[slot] + (address & self._inside)
+        self._machine.readable()
+        try:
+            slot = self._page(address >> self._shift, address, access)
+            return self._physical[slot] + (address & self._inside)
+        except BaseException as error:
+            self._machine.interrupted("physical", error)
+            raise
 
     def switch_mm(self, mm: Mm | None) -> int:
         """Run another address space, None: init_mm; return the TLB entries it cost."""
@@ -277,6 +298,14 @@ class Cpu:
 
     def _load(self, address: int, size: int, access: int) -> bytes:
         address, size = self._check(address, size)
+        self._machine.readable()
+        try:
+            return self._load_pages(address, size, access)
+        except BaseException as error:
+            self._machine.interrupted("load", error)
+            raise
+
+    def _load_pages(self, address: int, size: int, access: int) -> bytes:
         pages = self._translate(address, size, access)
         if pages.fault is not None:
             raise pages.fault
@@ -293,6 +322,13 @@ class Cpu:
     def _store(self, address: int, data: np.ndarray) -> None:
         address, _ = self._check(address, len(data))
         self._machine.alive_for_stores()
+        try:
+            self._store_pages(address, data)
+        except BaseException as error:
+            self._machine.interrupted("store", error)
+            raise
+
+    def _store_pages(self, address: int, data: np.ndarray) -> None:
         pages = self._translate(address, len(data), WRITE)
         size = min(len(data), max(0, len(pages.physical) * self._page_size - (address & self._inside)))
         if size and self.cache is None:
@@ -476,7 +512,7 @@ class Cpu:
             return part, Walk((), End.NOT_PRESENT, None)
         return part, self.mmu.walk(int(pages[count]) << self._shift)
 
-    def _physical_lines(self, lines: np.ndarray) -> np.ndarray:
+    def physical_lines(self, lines: np.ndarray) -> np.ndarray:
         """Translate virtual line numbers for write-back: by the TLB, else by the tables; -1: not mapped."""
         assert self.cache is not None
         line = self.cache.line

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from os import PathLike
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -14,10 +14,11 @@ from vmcore.arealist import VmStruct
 from vmcore.coherence import Checker
 from vmcore.elf import Note
 from vmcore.elfcore import write_core
-from vmcore.errors import BrokenInvariant, ConfigurationError, OutOfMemory
+from vmcore.errors import BrokenInvariant, ConfigurationError, KernelClosed, OutOfMemory, VmcoreError
 from vmcore.explain import explain, vmallocinfo
 from vmcore.flags import ANY_NODE, GFP_PGTABLE, NO_FRAME, VM
 from vmcore.link import assemble
+from vmcore.machine import mutating
 from vmcore.memory import PhysicalMemory
 from vmcore.mm import Mm
 from vmcore.registry import Registry
@@ -100,7 +101,7 @@ class Kernel(Vmalloc):
         if not 1 <= chosen.cpus <= record.max_cpus:
             raise ConfigurationError(f"{record.name}: cpus is {chosen.cpus}, expected 1 to {record.max_cpus}")
         checker = Checker() if check_coherence else None
-        listeners = (*listeners, checker) if checker is not None else listeners
+        listeners = (*listeners, checker.listener) if checker is not None else listeners
         linked, events, left_out = assemble(self.registry, record, listeners)
         memory = PhysicalMemory(layout.banks, record.page_shift)
         pages = PageAllocator(record, layout, memory, chosen.nodes)
@@ -109,6 +110,7 @@ class Kernel(Vmalloc):
         physpages = last if layout.phys_offset == 0 else sum(b.size for b in layout.banks) >> record.page_shift
         super().__init__(record, layout, linked, events, memory, pages, tables, Slab(), physpages, chosen.cpus)
         self.dmesg += left_out
+        self.printk_count += len(left_out)
         self.init_mm.prebuild(layout.first_kernel_pgd)
         if record.linear_map is not None:
             self._map_lowmem(record.linear_map)
@@ -145,13 +147,14 @@ class Kernel(Vmalloc):
 
     # ---- processes
 
+    @mutating
     def mm_alloc(self) -> Mm:
         """Make a process: a root table with the kernel's entries copied from init_mm (pgd_alloc()).
 
         Raises:
             OutOfMemory: no room for a root table.
         """
-        self.alive()
+        self.steps += 1
         first = self.layout.first_kernel_pgd
         root_level = self.arch.levels[0]
         root = self.pages.alloc_root(max(self.arch.root_bytes, self.arch.page_size))
@@ -177,6 +180,7 @@ class Kernel(Vmalloc):
 
     # ---- ioremap, as vmalloc's other big user
 
+    @mutating
     def ioremap(self, phys: int, size: int, prot: int | None = None) -> int:
         """Map device memory: an area with VM_IOREMAP over given physical addresses (lib/ioremap.c).
 
@@ -199,11 +203,13 @@ class Kernel(Vmalloc):
             prot = named.get("IOREMAP", self.arch.page_kernel) | self._smp_flags
         try:
             self.map_vm_area(area, prot, frames)
-        except Exception:
-            self.iounmap(area.addr)
+        except VmcoreError:
+            if self.dead is None:
+                self.iounmap(area.addr)
             raise
         return area.addr + offset
 
+    @mutating
     def iounmap(self, addr: int) -> None:
         """Undo `ioremap`: remove the area an address lies in the first page of, and free its descriptor."""
         area = self.remove_vm_area(addr & -self.arch.page_size)
@@ -212,6 +218,23 @@ class Kernel(Vmalloc):
             return
         self.kfree(area.handle)
 
+    # ---- the end
+
+    def close(self) -> None:
+        """Give the RAM back to the host. Calls that need it raise `KernelDead` from now on.
+
+        A kernel that is dropped without it gives its RAM back too, unless a BUG or an oops is kept with its
+        traceback. Closing twice is allowed.
+        """
+        self.halt(KernelClosed())
+        self.memory.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
     # ---- for people, and other tools
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -219,7 +242,9 @@ class Kernel(Vmalloc):
 
         Raises:
             DumpError: it cannot be written.
+            KernelDead: the kernel was closed, or a call was interrupted.
         """
+        self.readable()
         info = write_vmcoreinfo(self.arch, self.layout)
         machine = self.arch.image.machine if self.arch.image is not None else 0
         write_core(path, self.memory, [Note("VMCOREINFO", 0, info.encode())], machine)
@@ -230,6 +255,7 @@ class Kernel(Vmalloc):
 
     def vmallocinfo(self) -> str:
         """Return the area list in the format of /proc/vmallocinfo."""
+        self.readable()
         return vmallocinfo(self)
 
     # ---- invariants
@@ -243,7 +269,9 @@ class Kernel(Vmalloc):
 
         Raises:
             BrokenInvariant: with what is broken.
+            KernelDead: a call was interrupted, or the kernel was closed.
         """
+        self.readable()
         try:
             self.vmlist.check()
         except AssertionError as error:

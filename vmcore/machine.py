@@ -7,12 +7,14 @@ nothing: `vmcore.kernel` boots one from an architecture, other jobs wire one wit
 from __future__ import annotations
 
 import threading
+from _thread import RLock
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from operator import index
-from threading import get_ident
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, ClassVar, Concatenate, NamedTuple, NoReturn, ParamSpec, TypeVar
+from weakref import proxy
 
 import numpy as np
 from attrs import evolve, fields
@@ -20,7 +22,17 @@ from attrs import evolve, fields
 from vmcore.architecture import Architecture, Layout
 from vmcore.arealist import AreaList
 from vmcore.cpu import Cpu, Watcher
-from vmcore.errors import ConfigurationError, KernelBug, KernelDead, KernelFailure, KernelOops, choices
+from vmcore.errors import (
+    CannotCopy,
+    ConfigurationError,
+    KernelBug,
+    KernelDead,
+    KernelFailure,
+    KernelInterrupted,
+    KernelOops,
+    VmcoreError,
+    choices,
+)
 from vmcore.flags import ZERO_SIZE_PTR
 from vmcore.flushes import Flush, FlushAction
 from vmcore.hookspecs import FlushSymbol
@@ -33,6 +45,7 @@ from vmcore.weak import flush_nothing
 from vmcore.zones import PageSource, gfp_zone
 
 FLUSH_LOG = 4096  #: calls `Machine.flush_log` keeps; the counts are of all
+LOG_LINES = 1 << 16  #: lines `Machine.dmesg` keeps at least, and records `Machine.warnings` keeps
 FAULT_KINDS = ("alloc_page", "pgtable", "kmalloc", "insert")
 
 
@@ -61,27 +74,60 @@ class _Thread(threading.local):
     began = 0  # log lines there were when its last call began
 
 
-class VmlistLock:
-    """vmlist_lock: one writer; taking it twice in one thread is a bug of the plugin that called back."""
+class VmlistLock(RLock):  # type: ignore[misc]  # final for type checkers only
+    """vmlist_lock: one writer. `Machine.lock_vmlist` takes it.
 
-    def __init__(self, machine: Machine) -> None:
-        self._machine, self._lock = machine, threading.Lock()
-        self._owner = 0
+    Taking and releasing it are methods of the C type, so that an interrupt between two lines of Python cannot
+    leave it held.
+    """
 
-    def __enter__(self) -> None:
-        me = get_ident()
-        if self._owner == me:
-            self._machine.bug("recursive vmlist_lock", "write_lock")
-        self._lock.acquire()
-        self._owner = me
-
-    def __exit__(self, *exc: object) -> None:
-        self._owner = 0
-        self._lock.release()
+    #: tells whether this thread holds it; threading.Condition asks so too
+    held: ClassVar[Callable[[Any], bool]] = RLock._is_owned  # type: ignore[attr-defined]
 
     def locked(self) -> bool:
-        """Whether somebody holds it."""
-        return self._lock.locked()
+        """Tell whether any thread holds it."""
+        if self.held():
+            return True
+        free = self.acquire(blocking=False)
+        if free:
+            self.release()
+        return not free
+
+
+_M = TypeVar("_M", bound="Machine")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def mutating(function: Callable[Concatenate[_M, _P], _R]) -> Callable[Concatenate[_M, _P], _R]:
+    """Make a method refuse a dead kernel, and end the kernel if an interrupt cuts the method short.
+
+    An interrupt is an exception that vmcore did not raise, Ctrl-C for example. One that arrives before the method
+    changed anything passes without a trace.
+
+    Raises:
+        KernelDead: the kernel has ended.
+        KernelBug: a plugin called back into vmalloc.
+    """
+    interrupted = KernelInterrupted(function.__name__)  # made here: the handler must not call anything
+
+    @wraps(function)
+    def call(self: _M, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        thread = self._thread
+        if self.dead is not None or thread.inside:
+            self.alive()
+        thread.began, steps = self.printk_count, self.steps
+        try:
+            return function(self, *args, **kwargs)
+        except VmcoreError:
+            raise
+        except BaseException:
+            if self.steps != steps and self.dead is None:
+                self.dead = interrupted
+                self.halt(interrupted)
+            raise
+
+    return call
 
 
 class Machine:
@@ -103,15 +149,16 @@ class Machine:
         checker: watches what CPUs do, or None.
         pgd_list: processes, oldest first.
         statics: function-static variables of link symbols.
-        dmesg: log lines, oldest first.
-        warnings: WARN_ON records, oldest first.
+        dmesg: log lines, oldest first; the last `LOG_LINES` and up to as many again. ``printk_count`` counts all.
+        warnings: WARN_ON records, likewise; ``warn_count`` counts all.
         flush_counts: calls of flush symbols, all of them; ``flush_log`` has the last.
         in_interrupt: what in_interrupt() answers.
         printk_ratelimit: what printk_ratelimit() answers.
         num_physpages: the kernel variable.
         mem_map: (address of ``struct page`` 0, bytes of one): then page arrays that are vmalloc'ed hold the
             pointers C would store there; None: their bytes stay zero.
-        dead: the BUG or oops that ended this kernel.
+        dead: the first BUG, oops, interrupted call or `close()` that ended this kernel.
+        steps: goes up before each change; a call that was cut short at the same count has changed nothing.
     """
 
     def __init__(
@@ -135,15 +182,17 @@ class Machine:
         self.in_interrupt, self.printk_ratelimit = False, True
         self.mem_map: tuple[int, int] | None = None
         self.dead: KernelFailure | None = None
+        self.steps = 0
         self.dmesg: list[str] = list(layout.notes)
         self.warnings: list[Warned] = []
+        self.printk_count, self.warn_count = len(self.dmesg), 0
         self._flushes: deque[tuple[str, int, int, int, tuple[FlushAction, ...]]] = deque(maxlen=FLUSH_LOG)
         self.flush_counts = {name: FlushCount() for name in _FLUSH_SYMBOLS}
         self.syncs = 0
         self.pgd_list: list[Mm] = []
         self.statics: dict[str, Any] = {}
         self.vmlist = AreaList(arch.word_bits, arch.page_shift)
-        self.vmlist_lock, self.pgd_lock = VmlistLock(self), threading.Lock()
+        self.vmlist_lock, self.pgd_lock = VmlistLock(), threading.Lock()
         self._tables_from = tables
         self.init_mm = self._page_tables(layout.swapper_pg_dir)
         self._page_countdown = self._kmalloc_countdown = self._insert_countdown = 0
@@ -162,9 +211,10 @@ class Machine:
         self._several = cpus > 1
         caches = [cpu.cache for cpu in self.cpus if cpu.cache is not None]
         for cache in caches:
-            cache.others = [other for other in caches if other is not cache]
+            cache.others = [proxy(other) for other in caches if other is not cache]
         if caches:
-            memory.zeroed = self._zeroed
+            board = proxy(self)
+            memory.zeroed = lambda frames: board.forget_lines(frames)  # noqa: PLW0108  # a bound method would keep it
 
     def _page_tables(self, root: int) -> PageTables:
         e = self.events
@@ -173,7 +223,7 @@ class Machine:
             self.memory,
             root,
             self._tables_from,
-            self,
+            proxy(self),  # a part does not keep its machine: dropping a kernel frees its RAM at once
             e.table_allocated,
             e.range_mapped,
             e.range_cleared,
@@ -193,17 +243,26 @@ class Machine:
 
     def printk(self, line: str) -> None:
         """Log one line, with its ``<n>`` level and newline."""
+        self.steps += 1
+        self.printk_count += 1
         self.dmesg.append(line)
+        if len(self.dmesg) > 2 * LOG_LINES:
+            del self.dmesg[:LOG_LINES]
         if self.events.printk is not None:
             self.events.printk(line=line)
 
     def lines(self) -> tuple[str, ...]:
         """Return the lines logged since this thread's last call into the port began."""
-        return tuple(self.dmesg[self._thread.began :])
+        new = self.printk_count - self._thread.began
+        return tuple(self.dmesg[-new:]) if new else ()
 
     def warn_on(self, condition: str, function: str) -> None:
         """Record a WARN_ON that fired."""
+        self.steps += 1
+        self.warn_count += 1
         self.warnings.append(Warned(condition, function))
+        if len(self.warnings) > 2 * LOG_LINES:
+            del self.warnings[:LOG_LINES]
         if self.events.warn is not None:
             self.events.warn(condition=condition, function=function)
 
@@ -216,9 +275,16 @@ class Machine:
         raise error
 
     def _die(self, error: KernelFailure) -> None:
-        self.dead = error
+        if self.dead is None:
+            self.dead = error
         for cpu in self.cpus:
             cpu.tlb.stop_stores()
+
+    def halt(self, cause: KernelFailure) -> None:
+        """End the kernel so that its memory is not read either: TLBs, which may be half filled, are emptied."""
+        self._die(cause)
+        for cpu in self.cpus:
+            cpu.tlb.stop()
 
     def bug_on(self, condition: bool, text: str, function: str) -> None:
         """BUG_ON(condition), ``text`` being its C text."""
@@ -246,22 +312,50 @@ class Machine:
         """Refuse to change a dead kernel, and calls from inside a link symbol or an event.
 
         Raises:
-            KernelDead: a BUG or an oops came before.
+            KernelDead: the kernel has ended.
             KernelBug: a plugin called back into vmalloc.
         """
         if self.dead is not None:
             raise KernelDead(self.dead)
         thread = self._thread
-        thread.began = len(self.dmesg)
+        thread.began = self.printk_count
         if thread.inside:
             self.bug("recursive vmlist_lock", "write_lock")
 
+    def readable(self) -> None:
+        """Refuse to show a list that may be half changed. A kernel dead of a BUG or an oops can be read.
+
+        Raises:
+            KernelDead: a call was interrupted, or the kernel was closed.
+        """
+        if self.dead is not None and not isinstance(self.dead, KernelBug | KernelOops):
+            raise KernelDead(self.dead)
+
+    def interrupted(self, function: str, error: BaseException) -> None:
+        """End the kernel where an exception from outside cuts one of its functions short."""
+        if not isinstance(error, VmcoreError):
+            self.halt(KernelInterrupted(function))
+
+    def lock_vmlist(self) -> VmlistLock:
+        """Return vmlist_lock for a ``with`` statement.
+
+        Raises:
+            KernelBug: this thread holds it already: a plugin called back.
+        """
+        if self.vmlist_lock.held():
+            self.bug("recursive vmlist_lock", "write_lock")
+        self.steps += 1
+        return self.vmlist_lock
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise CannotCopy(f"a {type(self).__name__}")
+
     def _guarded(self, events: Events) -> Events:
         """Wrap the events somebody listens to, so that a listener that calls back is found out."""
+        thread = self._thread
 
         def guard(caller: Callable[..., Any]) -> Callable[..., Any]:
             def event(**arguments: Any) -> None:
-                thread = self._thread
                 before, thread.inside = thread.inside, True
                 try:
                     caller(**arguments)
@@ -300,20 +394,34 @@ class Machine:
 
     def kmalloc(self, size: int, gfp: int, node: int) -> int | None:
         """Allocate as kmalloc_node() does: return a handle, ZERO_SIZE_PTR for 0 bytes, None: out of memory."""
-        failing = self._kmalloc_countdown == 1
-        if self._kmalloc_countdown:
-            self._kmalloc_countdown -= 1
-        handle = None if failing else self.slab.alloc(size, gfp, node)
-        if self.events.kmalloc is not None:
-            self.events.kmalloc(size=size, node=node, gfp=gfp, handle=handle)
-        return handle
+        if self.dead is not None:
+            raise KernelDead(self.dead)
+        self.steps += 1
+        try:
+            failing = self._kmalloc_countdown == 1
+            if self._kmalloc_countdown:
+                self._kmalloc_countdown -= 1
+            handle = None if failing else self.slab.alloc(size, gfp, node)
+            if self.events.kmalloc is not None:
+                self.events.kmalloc(size=size, node=node, gfp=gfp, handle=handle)
+            return handle
+        except BaseException as error:
+            self.interrupted("kmalloc", error)
+            raise
 
     def kfree(self, handle: int | None) -> None:
         """Free an object; None is NULL."""
-        if self.events.kfree is not None:
-            self.events.kfree(handle=handle)
-        if handle is not None and handle != ZERO_SIZE_PTR:
-            self.slab.free(handle)
+        if self.dead is not None:
+            raise KernelDead(self.dead)
+        self.steps += 1
+        try:
+            if self.events.kfree is not None:
+                self.events.kfree(handle=handle)
+            if handle is not None and handle != ZERO_SIZE_PTR:
+                self.slab.free(handle)
+        except BaseException as error:
+            self.interrupted("kfree", error)
+            raise
 
     def alloc_pages(self, count: int, gfp: int, node: int) -> np.ndarray:
         """Allocate pages one after the other, as a loop over alloc_page() or alloc_pages_node() does.
@@ -321,42 +429,63 @@ class Machine:
         Returns:
             Frames, int64; fewer than ``count`` when one was refused.
         """
-        allowed = min(count, self._page_countdown - 1) if self._page_countdown else count
-        frames = self.pages.alloc(allowed, gfp, node)
-        if self._page_countdown:
-            calls = len(frames) + (len(frames) < count)
-            self._page_countdown = max(0, self._page_countdown - calls)
-        if self.events.pages_allocated is not None and count:
-            self.events.pages_allocated(
-                node=node,
-                gfp=gfp,
-                zone=gfp_zone(gfp, self.arch.zone_names),
-                frames=readonly(frames),
-                failed=len(frames) < count,
-            )
-        return frames
+        if self.dead is not None:
+            raise KernelDead(self.dead)
+        self.steps += 1
+        try:
+            allowed = min(count, self._page_countdown - 1) if self._page_countdown else count
+            frames = self.pages.alloc(allowed, gfp, node)
+            if self._page_countdown:
+                calls = len(frames) + (len(frames) < count)
+                self._page_countdown = max(0, self._page_countdown - calls)
+            if self.events.pages_allocated is not None and count:
+                self.events.pages_allocated(
+                    node=node,
+                    gfp=gfp,
+                    zone=gfp_zone(gfp, self.arch.zone_names),
+                    frames=readonly(frames),
+                    failed=len(frames) < count,
+                )
+            return frames
+        except BaseException as error:
+            self.interrupted("alloc_pages", error)
+            raise
 
     def free_pages(self, frames: np.ndarray) -> None:
         """Give pages back, in this order (__free_page() for each)."""
-        if self.events.pages_freed is not None and len(frames):
-            self.events.pages_freed(frames=readonly(frames))
-        self.pages.free(frames)
+        if self.dead is not None:
+            raise KernelDead(self.dead)
+        self.steps += 1
+        try:
+            if self.events.pages_freed is not None and len(frames):
+                self.events.pages_freed(frames=readonly(frames))
+            self.pages.free(frames)
+        except BaseException as error:
+            self.interrupted("free_pages", error)
+            raise
 
     # ---- symbols of the architecture
 
     def flush(self, symbol: str, start: int, end: int) -> None:
         """Call a flush symbol for ``[start, end)`` on the running CPU, and log what it did."""
-        call, cpu = self._symbols[symbol], self._thread.running if self._several else 0
-        actions = () if call is None else self._run_flush(call, cpu, start, end)
-        done = (symbol, cpu, start, end, actions)
-        pages = -(-(end - start) >> self.page_shift)
-        count = self.flush_counts[symbol]
-        with self._counting:
-            count.calls += 1
-            count.pages += pages
-            self._flushes.append(done)
-        if self.events.flush is not None:
-            self.events.flush(flush=Flush(*done))
+        if self.dead is not None:
+            raise KernelDead(self.dead)
+        self.steps += 1
+        try:
+            call, cpu = self._symbols[symbol], self._thread.running if self._several else 0
+            actions = () if call is None else self._run_flush(call, cpu, start, end)
+            done = (symbol, cpu, start, end, actions)
+            pages = -(-(end - start) >> self.page_shift)
+            count = self.flush_counts[symbol]
+            with self._counting:
+                count.calls += 1
+                count.pages += pages
+                self._flushes.append(done)
+            if self.events.flush is not None:
+                self.events.flush(flush=Flush(*done))
+        except BaseException as error:
+            self.interrupted("flush", error)
+            raise
 
     @property
     def flush_log(self) -> list[Flush]:
@@ -454,16 +583,17 @@ class Machine:
             )
         return number
 
+    @mutating
     def switch_mm(self, cpu: int | Cpu, mm: Mm | None) -> None:
         """Make a CPU run a process' address space, or init_mm (None).
 
         Raises:
             ConfigurationError: there is no such CPU, or the process is another kernel's.
         """
-        self.alive()
         if mm is not None and mm not in self.pgd_list:
             raise ConfigurationError(f"found {mm}, expected a process that mm_alloc() of this kernel made")
         one = self.cpus[self._number(cpu)]
+        self.steps += 1
         self._dropped(one, "switch", 0, 0, one.switch_mm(mm))
 
     def current_mm(self, cpu: int) -> Mm | None:
@@ -483,7 +613,7 @@ class Machine:
         """Note that a TLB is about to keep something: a flush from now on must look at it."""
         self._tlbs_hold = True
 
-    def _zeroed(self, frames: np.ndarray) -> None:
+    def forget_lines(self, frames: np.ndarray) -> None:
         """Have caches without what the kernel is about to clear: it does so through its own addresses."""
         away = self.layout.page_offset - self.layout.phys_offset
         for cpu in self.cpus:
@@ -515,9 +645,10 @@ class Machine:
             self.events.fault(cpu=cpu.number, address=address, access=access, repaired=repaired)
         return repaired
 
+    @mutating
     def vmalloc_sync_all(self) -> None:
         """Call the symbol (mm/vmalloc.c:769: weak)."""
-        self.alive()
+        self.steps += 1
         thread = self._thread
         before, thread.inside = thread.inside, True
         try:

@@ -119,7 +119,7 @@ class Requests:
         if route.start <= area.addr and area.addr + area.size <= route.limit:
             return area
         # An area that wraps cannot be unmapped (BUG_ON), and nothing is mapped yet.
-        with kernel.vmlist_lock:
+        with kernel.lock_vmlist():
             kernel.vmlist.remove(area)
             if kernel.events.area_removed is not None:
                 kernel.events.area_removed(address=area.addr, size=area.size, flags=area.flags)

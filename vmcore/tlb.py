@@ -180,6 +180,12 @@ class TranslationBuffer:
         self.direct = False
         self.writes[:] = self._none
 
+    def stop(self) -> None:
+        """Answer nothing any more, whatever an interrupt left half filled."""
+        self.stop_stores()
+        self.filled = True
+        self.drop_all()
+
 
 def allows(flags: int, access: int) -> bool:
     """Tell whether flags of an entry let an access pass without a walk; a first store needs one."""

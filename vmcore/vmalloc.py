@@ -30,7 +30,7 @@ from vmcore.flags import (
     ZERO_SIZE_PTR,
     VmaFlags,
 )
-from vmcore.machine import Machine
+from vmcore.machine import Machine, mutating
 from vmcore.pgtable import MapResult, readonly
 
 # plain ints: an IntFlag costs ten times as much in an expression
@@ -64,6 +64,7 @@ class VmAreaStruct:
 class Vmalloc(Machine):
     """A machine with mm/vmalloc.c on it."""
 
+    @mutating
     def unmap_kernel_range(self, addr: int, size: int) -> None:
         """Clear the page tables over a range, flushing caches before and TLBs after.
 
@@ -78,7 +79,9 @@ class Vmalloc(Machine):
 
         Kernel: mm/vmalloc.c:30-88.
         """
-        self.alive()
+        self._unmap_kernel_range(addr, size)
+
+    def _unmap_kernel_range(self, addr: int, size: int) -> None:
         addr, size = index(addr), index(size)
         end = addr + size & self.word_mask
         if addr >= end:
@@ -89,8 +92,9 @@ class Vmalloc(Machine):
 
     def _unmap_vm_area(self, area: VmStruct) -> None:
         """Unmap an area, guard page included (mm/vmalloc.c:90)."""
-        self.unmap_kernel_range(area.addr, area.size)
+        self._unmap_kernel_range(area.addr, area.size)
 
+    @mutating
     def map_vm_area(self, area: VmStruct, prot: int, pages: np.ndarray) -> int:
         """Enter pages over an area; its guard page stays unmapped.
 
@@ -111,7 +115,6 @@ class Vmalloc(Machine):
 
         Kernel: mm/vmalloc.c:95-167.
         """
-        self.alive()
         needed = (area.size >> self.page_shift) - 1
         result = self._map_vm_area(area, prot, self._page_pointers(pages, needed, "map_vm_area"))
         if not result.ok:
@@ -138,6 +141,7 @@ class Vmalloc(Machine):
         end = addr + area.size - self.page_size & self.word_mask
         if addr >= end:
             self.bug("addr >= end", "map_vm_area")
+        self.steps += 1
         result = self.init_mm.map(addr, end, pages, prot)
         self.flush("flush_cache_vmap", addr, end)
         return result
@@ -190,7 +194,7 @@ class Vmalloc(Machine):
         if handle is None:
             raise OutOfMemory("kmalloc", "kmalloc of a vm_struct failed")
         size = size + page & self.word_mask
-        with self.vmlist_lock:
+        with self.lock_vmlist():
             placement = self.vmlist.search(size, align, start, end)
             if placement is not None:
                 area = VmStruct(placement.addr, size, flags, handle=handle)
@@ -204,24 +208,25 @@ class Vmalloc(Machine):
             self.printk(line)
         raise OutOfVmallocSpace(size, align, start, end, lines)
 
+    @mutating
     def _get_vm_area(self, size: int, flags: int, start: int, end: int) -> VmStruct:
         """Reserve an area in a window (mm/vmalloc.c:241 __get_vm_area); see `_get_vm_area_node`."""
-        self.alive()
         return self._get_vm_area_node(size, flags, start, end, ANY_NODE, GFP_KERNEL)
 
     def get_vm_area(self, size: int, flags: int) -> VmStruct:
         """Reserve an area in the vmalloc window (mm/vmalloc.c:257); see `_get_vm_area_node`."""
         return self._get_vm_area(size, flags, self.layout.vmalloc_start, self.layout.vmalloc_end)
 
+    @mutating
     def get_vm_area_node(self, size: int, flags: int, node: int, gfp_mask: int) -> VmStruct:
         """Reserve an area, its descriptor on a node (mm/vmalloc.c:262); see `_get_vm_area_node`."""
-        self.alive()
         window = self.layout.vmalloc_start, self.layout.vmalloc_end
         return self._get_vm_area_node(size, flags, *window, node, gfp_mask)
 
     def find_vm_area(self, addr: int) -> VmStruct | None:
         """Return the first area on the list that starts at an address (mm/vmalloc.c:270 __find_vm_area)."""
-        with self.vmlist_lock:
+        self.readable()
+        with self.lock_vmlist():
             return self.vmlist.find(addr)
 
     def _remove_vm_area(self, addr: int) -> VmStruct | None:
@@ -236,6 +241,7 @@ class Vmalloc(Machine):
         area.size = area.size - self.page_size & self.word_mask
         return area
 
+    @mutating
     def remove_vm_area(self, addr: int) -> VmStruct | None:
         """Unmap the area that starts at an address and take it off the list.
 
@@ -248,8 +254,10 @@ class Vmalloc(Machine):
 
         Kernel: mm/vmalloc.c:312.
         """
-        self.alive()
-        with self.vmlist_lock:
+        return self._take_off_list(addr)
+
+    def _take_off_list(self, addr: int) -> VmStruct | None:
+        with self.lock_vmlist():
             return self._remove_vm_area(addr)
 
     def _vunmap(self, addr: int, deallocate_pages: bool) -> None:
@@ -260,7 +268,7 @@ class Vmalloc(Machine):
         if addr & self.page_size - 1:
             self._complain("bad address", addr)
             return
-        area = self.remove_vm_area(addr)
+        area = self._take_off_list(addr)
         if area is None:
             self._complain("nonexistent vm area", addr)
             return
@@ -298,6 +306,7 @@ class Vmalloc(Machine):
             self.free_pages(frames[:readable])
             self.oops(area.pages_addr + readable * pointer, "read")
 
+    @mutating
     def vfree(self, addr: int) -> None:
         """Release memory allocated by the vmalloc family; 0 (NULL) does nothing.
 
@@ -308,18 +317,18 @@ class Vmalloc(Machine):
 
         Kernel: mm/vmalloc.c:372.
         """
-        self.alive()
         if self.in_interrupt:
             self.bug("in_interrupt()", "vfree")
         self._vunmap(addr, deallocate_pages=True)
 
+    @mutating
     def vunmap(self, addr: int) -> None:
         """Release a mapping made by vmap(); its pages stay the caller's (mm/vmalloc.c:388). See `vfree`."""
-        self.alive()
         if self.in_interrupt:
             self.bug("in_interrupt()", "vunmap")
         self._vunmap(addr, deallocate_pages=False)
 
+    @mutating
     def vmap(self, pages: np.ndarray, count: int, flags: int, prot: int) -> int:
         """Map an array of pages into consecutive kernel addresses.
 
@@ -339,7 +348,6 @@ class Vmalloc(Machine):
 
         Kernel: mm/vmalloc.c:405.
         """
-        self.alive()
         count = index(count) & _UINT
         self._limit(count)
         size = count << self.page_shift & _UINT
@@ -411,6 +419,7 @@ class Vmalloc(Machine):
         if len(pointers):
             self._copy_to(area.pages_addr, pointers.view(np.uint8))
 
+    @mutating
     def _vmalloc_area(self, area: VmStruct, gfp_mask: int, prot: int) -> int:
         """Back an area the caller reserved (mm/vmalloc.c:473 __vmalloc_area); return its address.
 
@@ -418,7 +427,6 @@ class Vmalloc(Machine):
             OutOfMemory: pages, tables or the page array; the area is gone then.
             OutOfVmallocSpace: no hole for the page array of a large area.
         """
-        self.alive()
         return self._vmalloc_area_node(area, gfp_mask, prot, ANY_NODE)
 
     def _vmalloc_node(self, size: int, gfp_mask: int, prot: int, node: int) -> int:
@@ -433,9 +441,9 @@ class Vmalloc(Machine):
         area = self._get_vm_area_node(size, _ALLOC, *window, node, gfp_mask)
         return self._vmalloc_area_node(area, gfp_mask, prot, node)
 
+    @mutating
     def _vmalloc(self, size: int, gfp_mask: int, prot: int) -> int:
         """Allocate with a page-allocator mask and a protection (mm/vmalloc.c:505 __vmalloc); see `vmalloc`."""
-        self.alive()
         return self._vmalloc_node(size, gfp_mask, prot, ANY_NODE)
 
     def vmalloc(self, size: int) -> int:
@@ -457,6 +465,7 @@ class Vmalloc(Machine):
         """
         return self._vmalloc(size, GFP_KERNEL | _HIGHMEM, self.page_kernel)
 
+    @mutating
     def vmalloc_user(self, size: int) -> int:
         """Allocate zeroed memory that may be mapped to user space (mm/vmalloc.c:533); see `vmalloc`."""
         return self._usermap(self._vmalloc(size, GFP_KERNEL | _HIGHMEM | _ZERO, self.page_kernel))
@@ -464,15 +473,15 @@ class Vmalloc(Machine):
     def _usermap(self, addr: int) -> int:
         if not addr:  # an area at address 0 is NULL to C
             return addr
-        with self.vmlist_lock:
+        with self.lock_vmlist():
             area = self.vmlist.find(addr)
             if area is not None:  # C does not ask: another thread may have freed it, an oops there
                 area.flags |= _USERMAP
         return addr
 
+    @mutating
     def vmalloc_node(self, size: int, node: int) -> int:
         """Allocate on a NUMA node, -1: any (mm/vmalloc.c:560); see `vmalloc`."""
-        self.alive()
         return self._vmalloc_node(size, GFP_KERNEL | _HIGHMEM, self.page_kernel, node)
 
     def vmalloc_exec(self, size: int) -> int:
@@ -486,6 +495,7 @@ class Vmalloc(Machine):
         """Allocate pages that 32 bits of physical address reach (mm/vmalloc.c:602); see `vmalloc`."""
         return self._vmalloc(size, self.arch.gfp_vmalloc32, self.page_kernel)
 
+    @mutating
     def vmalloc_32_user(self, size: int) -> int:
         """Allocate zeroed 32-bit memory that may be mapped to user space (mm/vmalloc.c:615)."""
         return self._usermap(self._vmalloc(size, self.arch.gfp_vmalloc32 | _ZERO, self.page_kernel))
@@ -505,12 +515,13 @@ class Vmalloc(Machine):
 
         Kernel: mm/vmalloc.c:631.
         """
+        self.readable()
         mask, page = self.word_mask, self.page_size
         addr, count = index(addr) & mask, index(count) & mask
         if addr + count & mask < count:  # don't allow overflow
             count = -addr & mask
         parts: list[bytes] = []
-        with self.vmlist_lock:
+        with self.lock_vmlist():
             for area in self.vmlist.from_address(addr):
                 end = area.addr + area.size - page & mask
                 if addr >= end:
@@ -526,6 +537,7 @@ class Vmalloc(Machine):
                 addr, count = addr + n, count - n
         return b"".join(parts)
 
+    @mutating
     def vwrite(self, addr: int, data: bytes) -> int:
         """Write kernel virtual memory; what falls into holes and guard pages is skipped, and counted.
 
@@ -541,13 +553,12 @@ class Vmalloc(Machine):
 
         Kernel: mm/vmalloc.c:669.
         """
-        self.alive()
         mask, page, count = self.word_mask, self.page_size, len(data)
         addr = index(addr) & mask
         if addr + count & mask < count:  # don't allow overflow
             count = -addr & mask
         source, done = np.frombuffer(data, np.uint8), 0
-        with self.vmlist_lock:
+        with self.lock_vmlist():
             for area in self.vmlist.from_address(addr):
                 end = area.addr + area.size - page & mask
                 if addr + done >= end:
@@ -578,6 +589,7 @@ class Vmalloc(Machine):
         shift = self.page_shift
         return self.init_mm.frames(addr, (addr + count - 1 >> shift) - (addr >> shift) + 1)
 
+    @mutating
     def remap_vmalloc_range(self, vma: VmAreaStruct, addr: int, pgoff: int) -> None:
         """Map an area's pages into a user mapping, all of it.
 
@@ -593,13 +605,12 @@ class Vmalloc(Machine):
 
         Kernel: mm/vmalloc.c:719.
         """
-        self.alive()
         page, mask = self.page_size, self.word_mask
         usize = vma.vm_end - vma.vm_start & mask
         offset = pgoff << self.page_shift & mask
         if addr & page - 1:
             raise KernelError(EINVAL, f"remap_vmalloc_range: address {addr:#x} is not page aligned")
-        with self.vmlist_lock:
+        with self.lock_vmlist():
             area = self.vmlist.find(addr)
             if area is None or not area.flags & _USERMAP:
                 raise KernelError(EINVAL, f"remap_vmalloc_range: no VM_USERMAP area starts at {addr:#x}")
@@ -667,6 +678,7 @@ class Vmalloc(Machine):
         why = reason.get(errno, "out of memory")
         raise KernelError(errno, f"vm_insert_page at {at:#x}: {why} (after {number} pages)")
 
+    @mutating
     def alloc_vm_area(self, size: int) -> VmStruct:
         """Reserve an area and make all its page tables, guard page's included, without mapping anything.
 
@@ -687,13 +699,14 @@ class Vmalloc(Machine):
         self.vmalloc_sync_all()
         return area
 
+    @mutating
     def free_vm_area(self, area: VmStruct) -> None:
         """Release an area got by alloc_vm_area() or get_vm_area() (mm/vmalloc.c:817).
 
         Raises:
             KernelBug: it is not the first on the list at its address (C: ``BUG_ON(ret != area)``).
         """
-        removed = self.remove_vm_area(area.addr)
+        removed = self._take_off_list(area.addr)
         if removed is not area:
             self.bug("ret != area", "free_vm_area")
         self.kfree(area.handle)
