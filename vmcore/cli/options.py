@@ -38,6 +38,8 @@ def machine_options(*names: str, need_arch: bool = True) -> Callable[[Function],
             if "block" in given:
                 given["block"] = ",".join(given["block"]) or None
             selection = select(need_arch=need_arch and "arch" in chosen, named="--{}", **given)
+            for warning in selection.warnings:
+                click.echo(f"vmcore: warning: {warning}", err=True)
             return function(*args, selection=selection, **kwargs)
 
         decorated: Function = command
