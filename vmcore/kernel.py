@@ -20,6 +20,7 @@ from vmcore.flags import ANY_NODE, GFP_PGTABLE, NO_FRAME, VM
 from vmcore.link import assemble
 from vmcore.memory import PhysicalMemory
 from vmcore.mm import Mm
+from vmcore.output import Output
 from vmcore.registry import Registry
 from vmcore.selection import select
 from vmcore.slab import Slab
@@ -214,11 +215,14 @@ class Kernel(Vmalloc):
 
     # ---- for people, and other tools
 
-    def save(self, path: str | PathLike[str]) -> None:
+    def save(self, path: str | PathLike[str] | Output) -> None:
         """Write RAM as a sparse ELF core with a VMCOREINFO note (see `vmcore.elfcore`); all of it or nothing.
 
+        Args:
+            path: of the file, which is replaced if it exists; an `Output` knows which files it must not replace.
+
         Raises:
-            DumpError: it cannot be written.
+            OutputError: it cannot be written, or is open as a dump.
         """
         info = write_vmcoreinfo(self.arch, self.layout)
         machine = self.arch.image.machine if self.arch.image is not None else 0
