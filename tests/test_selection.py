@@ -201,7 +201,7 @@ def test_a_broken_file_that_names_vmcore_is_an_error(text, encoding):
     assert "pyproject.toml" in refused(arch="toy")[0]
 
 
-@pytest.mark.parametrize("text", ["[tool.vmcore-x]\n=", "[project]\nneeds = ['vmcore'\n", "[tool.other.vmcore]\n="])
+@pytest.mark.parametrize("text", ["[tool.vmcore-x]\n=", "needs = ['vmcore'\n", "[tool.other.vmcore]\n="])
 def test_a_broken_file_that_names_something_similar_is_not(text):
     Path("pyproject.toml").write_text(text)
     assert select(arch="toy").arch == "toy"
