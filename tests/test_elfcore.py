@@ -3,20 +3,18 @@
 import errno
 import json
 import mmap
-import os
 import time
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from vmcore import elfcore, resident
+from vmcore import resident
 from vmcore.cli import main
 from vmcore.dump import open_dump
 from vmcore.dump_root import find_root
 from vmcore.elf import Note
 from vmcore.elfcore import write_core
-from vmcore.errors import DumpError
 from vmcore.flags import VM
 from vmcore.memory import PhysicalMemory
 from vmcore.mmu import Mmu
@@ -165,43 +163,6 @@ def test_where_the_host_does_not_say_what_was_touched_all_is_read(kernel, tmp_pa
     k.save(tmp_path / "b")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert (tmp_path / "b").stat().st_blocks * 512 < 1 << 20
-
-
-def test_a_write_that_fails_leaves_nothing_behind_and_the_old_file_alone(kernel, tmp_path, monkeypatch):
-    k = kernel("armv7", ram=RAM)
-    path = tmp_path / "ram.elf"
-    path.write_text("old")
-    real, calls = os.pwrite, []
-
-    def full(*args):
-        calls.append(args)
-        if len(calls) > 1:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return real(*args)
-
-    k.vwrite(k.vmalloc(8192), b"x" * 8192)
-    monkeypatch.setattr(elfcore.os, "pwrite", full)
-    with pytest.raises(DumpError, match=r"ram\.elf: found cannot be written: No space left on device"):
-        k.save(path)
-    assert os.listdir(tmp_path) == ["ram.elf"]
-    assert path.read_text() == "old"
-
-
-def test_what_cannot_be_written_to(kernel, tmp_path):
-    k = kernel("armv7", ram=RAM)
-    with pytest.raises(DumpError, match="found something that is not a file, expected a new name"):
-        k.save(tmp_path)
-    with pytest.raises(DumpError, match="cannot be written: No such file or directory"):
-        k.save(tmp_path / "none" / "ram.elf")
-
-
-def test_a_link_stays_a_link(kernel, tmp_path):
-    k = kernel("armv7", ram=RAM)
-    (tmp_path / "file").write_text("old")
-    (tmp_path / "link").symlink_to("file")
-    k.save(tmp_path / "link")
-    assert (tmp_path / "link").is_symlink()
-    assert (tmp_path / "file").read_bytes()[:4] == b"\x7fELF"
 
 
 def test_replay_saves_the_kernel_after_it(tmp_path):

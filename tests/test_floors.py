@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "vmcore"
 FLOORS = (
-    {"errors", "flags", "units"},
+    {"errors", "flags", "units", "signals", "output"},
     {"architecture", "records", "levels", "hardware", "layout", "image", "description", "validation"}
     | {"flushes", "hookspecs", "weak", "registry", "link", "selection"},
     {"memory", "zones", "slab", "pgtable", "pgwalk", "arealist", "areabuckets", "machine", "explain"}

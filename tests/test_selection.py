@@ -1,13 +1,16 @@
 """Nearest wins, and every mistake names its place, what was found and what is valid."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from vmcore.cli import main
 from vmcore.errors import ConfigurationError, UnitError
 from vmcore.registry import Registry
-from vmcore.selection import KEYS, Selection, select
+from vmcore.selection import KEYS, Selection, find_file, select
 from vmcore.units import Bank
 
 
@@ -151,19 +154,126 @@ def test_a_file_that_is_no_text(tmp_path):
     assert message.startswith(f"{tmp_path}/vmcore.toml: not valid TOML: found a byte that is not UTF-8")
 
 
-def test_a_file_that_cannot_be_read(tmp_path, monkeypatch):
-    Path("vmcore.toml").write_text('arch = "toy"\n')
-
-    def deny(path):
-        raise PermissionError(13, "Permission denied", str(path))
-
-    monkeypatch.setattr(Path, "read_bytes", deny)
-    assert refused() == [f"{tmp_path}/vmcore.toml: cannot be read: Permission denied"]
-
-
 def test_tool_vmcore_must_be_a_table(tmp_path):
     Path("pyproject.toml").write_text("[tool]\nvmcore = 3\n")
     assert refused() == [f"{tmp_path}/pyproject.toml: tool.vmcore: found 3, expected a table [tool.vmcore]"]
+
+
+# ---- files as they are found
+
+BROKEN = [
+    pytest.param(b'[project\nname = "x"\n', "not valid TOML", id="bad TOML"),
+    pytest.param(b'name = "\xff"\n', "a byte that is not UTF-8", id="not UTF-8"),
+    pytest.param('[project]\nname = "x"\n'.encode("utf-16"), "a byte that is not UTF-8", id="UTF-16"),
+    pytest.param(b"x = " + b"[" * 5000, "nested too deeply", id="deep"),
+    pytest.param(b"x = " + b"9" * 5000, "not valid TOML", id="long number"),
+    pytest.param(b"# \n" * (1 << 19), "more than 0x100000 bytes", id="large"),
+]
+
+
+@pytest.mark.parametrize(("data", "reason"), BROKEN)
+def test_another_project_s_broken_file_stops_nothing_that_needs_nothing_of_it(tmp_path, monkeypatch, data, reason):
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    monkeypatch.chdir(inner)
+    Path("pyproject.toml").write_bytes(data)
+    chosen = select(arch="toy")
+    assert (chosen, chosen.warnings) == (Selection(arch="toy"), ())
+    monkeypatch.setenv("VMCORE_ARCH", "toy")
+    assert select().arch == "toy"
+    monkeypatch.delenv("VMCORE_ARCH")
+    message, *notes = refused()
+    assert message.startswith("no architecture chosen")
+    assert len(notes) == 1
+    assert notes[0].startswith(f"a file that may say it was passed over: {inner}/pyproject.toml:")
+    assert reason in notes[0]
+    (tmp_path / "vmcore.toml").write_text('arch = "outer"\n')
+    assert (select().arch, find_file()) == ("outer", tmp_path / "vmcore.toml")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize(
+    "text",
+    ["[tool.vmcore]\nram = \n", "x = 1\n[ tool . 'vmcore' ]\n=", "tool.vmcore.x = \n", "\t[tool.vmcore.x]\n="],
+)
+def test_a_broken_file_that_names_vmcore_is_an_error(text, encoding):
+    Path("pyproject.toml").write_text(text, encoding=encoding)
+    assert "pyproject.toml" in refused(arch="toy")[0]
+
+
+@pytest.mark.parametrize("text", ["[tool.vmcore-x]\n=", "needs = ['vmcore'\n", "[tool.other.vmcore]\n="])
+def test_a_broken_file_that_names_something_similar_is_not(text):
+    Path("pyproject.toml").write_text(text)
+    assert select(arch="toy").arch == "toy"
+
+
+@pytest.mark.parametrize("name", ["vmcore.toml", "pyproject.toml"])
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch, name):
+    Path(name).write_text("")
+
+    def deny(path, mode):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", deny)
+    message = f"{tmp_path}/{name}: cannot be read: Permission denied"
+    if name == "vmcore.toml":
+        assert refused(arch="toy") == [message]
+    else:
+        assert select(arch="toy").warnings == (f"{message}; it is left out, whatever it says for vmcore",)
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (lambda path: path.mkdir(), "a folder"),
+        (lambda path: path.symlink_to("nowhere"), "a link to nothing"),
+        (os.mkfifo, "something else"),
+    ],
+    ids=["folder", "link", "pipe"],
+)
+def test_a_file_that_is_none(tmp_path, make, kind):
+    for name in ("pyproject.toml", "vmcore.toml"):
+        assert select(arch="toy").arch == "toy"
+        make(tmp_path / name)
+    assert refused(arch="toy") == [
+        f"{tmp_path}/vmcore.toml: found {kind}, expected a text file; rename or remove it"
+    ]
+
+
+@pytest.mark.parametrize("name", ["vmcore.toml", "pyproject.toml"])
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
+def test_files_of_other_systems(name, bom, newline):
+    lines = [b'arch = "toy"', b"cpus = 2", b""]
+    head = [b"[tool.vmcore]"] if name == "pyproject.toml" else []
+    Path(name).write_bytes(bom + newline.join([*head, *lines]))
+    assert select() == Selection(arch="toy", cpus=2)
+
+
+@pytest.mark.parametrize("text", ["x = " + "[" * 5000, "x = " + "{y=" * 5000, "arch" + ".x" * 5000 + " = 1"])
+def test_deep_nesting_is_one_line(text):
+    Path("vmcore.toml").write_text(text)
+    (message,) = refused(arch="toy")
+    assert "vmcore.toml: " in message
+    assert len(message) < 400
+    assert "\n" not in message
+
+
+def test_a_directory_that_was_removed_has_no_file(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert select(arch="toy").arch == "toy"
+
+
+def test_a_long_value_is_shortened():
+    Path("vmcore.toml").write_text(f'cpus = "{"x" * 10000}"\n')
+    assert len(refused(arch="toy")[0]) < 200
+
+
+def test_a_long_number_in_a_variable(monkeypatch):
+    monkeypatch.setenv("VMCORE_CPUS", "9" * 5000)
+    assert refused(arch="toy")[0].startswith("VMCORE_CPUS: found '999")
 
 
 # ---- what is not valid
@@ -221,10 +331,40 @@ def test_a_bad_variable(monkeypatch, name, text, message):
 
 def test_a_misspelt_variable_is_an_error_and_a_strangers_is_not(monkeypatch):
     monkeypatch.setenv("VMCORE_DMESG", "/var/crash")
-    assert select(arch="toy").arch == "toy"
+    chosen = select(arch="toy")
+    assert chosen.arch == "toy"
+    (warning,) = chosen.warnings
+    assert warning.startswith("VMCORE_DMESG: unknown environment variable, it is left out; did you mean 'VMCORE_")
     monkeypatch.setenv("VMCORE_ARHC", "toy")
     (message,) = refused(arch="toy")
     assert message.startswith("VMCORE_ARHC: unknown environment variable, did you mean 'VMCORE_ARCH'? valid: ")
+
+
+def test_the_variables_of_the_tests_are_known(monkeypatch):
+    tox = (Path(__file__).parents[1] / "tox.ini").read_text("utf-8")
+    names = {word for word in re.findall(r"VMCORE_\w+", tox) if word != "VMCORE_ARCH"}
+    assert len(names) > 1
+    for name in names:
+        monkeypatch.setenv(name, "x")
+    assert select(arch="toy").warnings == ()
+    monkeypatch.setenv("VMCORE_ORACEL", "x")
+    (warning,) = select(arch="toy").warnings
+    assert "did you mean 'VMCORE_ORACLE'? valid: " in warning
+
+
+def test_the_command_line_tells_warnings(monkeypatch):
+    monkeypatch.setenv("VMCORE_DEBUG", "1")
+    result = CliRunner().invoke(main, ["arches", "i386"])
+    assert result.exit_code == 0
+    assert result.stderr.startswith("vmcore: warning: VMCORE_DEBUG: unknown environment variable, it is left out;")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [["samples"], ["arches", "i386"], ["demo"], ["walk", "sample:i386-pae-ram"]])
+def test_commands_go_on_beside_a_broken_project(command):
+    Path("pyproject.toml").write_text("[broken")
+    result = CliRunner().invoke(main, command)
+    assert (result.exit_code, result.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,15 @@
-"""``python -m vmcore``: the command line."""
+"""The script ``vmcore`` and ``python -m vmcore``: the command line, as a process of its own."""
 
-from vmcore.cli import main
+from vmcore.signals import end_on_signals
 
-main(prog_name="vmcore")
+
+def run() -> None:
+    """Run the command line; signals end it from the first import on."""
+    end_on_signals()
+    from vmcore.cli import main  # noqa: PLC0415  # takes most of the time of a short command
+
+    main(prog_name="vmcore")
+
+
+if __name__ == "__main__":
+    run()

@@ -15,6 +15,7 @@ from typing import IO
 
 from vmcore.errors import DumpError
 from vmcore.lines import GZIP_MAGIC, OTHER_MAGIC, XZ_MAGIC, xz_refusal
+from vmcore.output import protect
 from vmcore.units import format_size
 
 LIMIT = 1 << 37  #: bytes a compressed dump may unpack to; zeros cost no disk, but time
@@ -43,20 +44,27 @@ def map_file(path: str, limit: int = LIMIT) -> tuple[mmap.mmap, tuple[str, ...]]
                 if head.startswith(magic):
                     raise DumpError(path, 0, f"{name} data", f"a dump, plain, gzip or xz; unpack it: {program}")
             if head.startswith(GZIP_MAGIC):
-                return _unpacked(path, gzip.GzipFile(fileobj=file), limit)
+                return _protected(file, *_unpacked(path, gzip.GzipFile(fileobj=file), limit))
             if head == XZ_MAGIC:
                 problem = xz_refusal(file.read(1 << 11))
                 if problem is not None:
                     raise DumpError(path, 0, problem, "less; unpack it yourself: xz -dc")
                 file.seek(0)
-                return _unpacked(path, lzma.LZMAFile(file), limit)
-            return _mapped(path, file), ()
+                return _protected(file, *_unpacked(path, lzma.LZMAFile(file), limit))
+            return _protected(file, _mapped(path, file), ())
     except OSError as error:
         reason = error.strerror or str(error)
         expected = (
             "a file of RAM; check its name" if path != "-" else "a file's name: stdin cannot be mapped, save it"
         )
         raise DumpError(path, None, f"nothing that can be read ({reason})", expected) from error
+
+
+def _protected(
+    file: IO[bytes], mapping: mmap.mmap, problems: tuple[str, ...]
+) -> tuple[mmap.mmap, tuple[str, ...]]:
+    protect(file.fileno(), mapping)
+    return mapping, problems
 
 
 def _mapped(path: str, file: IO[bytes]) -> mmap.mmap:

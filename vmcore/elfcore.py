@@ -10,23 +10,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from secrets import token_hex
+from typing import BinaryIO
 
 import numpy as np
 
 from vmcore import elf
 from vmcore.elf import Note
-from vmcore.errors import DumpError
 from vmcore.memory import PhysicalMemory
+from vmcore.output import Output
 from vmcore.resident import touched
 
 _PIECE = 1 << 20  #: bytes looked at at once
 _BLOCK = 1 << 10  #: bytes that are written or left out together; the smallest page there is
+_ZEROS = bytes(_PIECE)
 _ALIGN = 1 << 12  #: of the banks in the file, so that holes are whole blocks
 
 
 def write_core(
-    path: str | os.PathLike[str], memory: PhysicalMemory, notes: Sequence[Note] = (), machine: int = 0
+    path: str | os.PathLike[str] | Output, memory: PhysicalMemory, notes: Sequence[Note] = (), machine: int = 0
 ) -> None:
     """Write the memory of a machine as a sparse ELF64 core; all of it or nothing.
 
@@ -37,29 +38,14 @@ def write_core(
         machine: e_machine; 0 where ELF has no number for it.
 
     Raises:
-        DumpError: it cannot be written.
+        OutputError: it cannot be written.
     """
-    target = os.path.realpath(path)
-    if os.path.exists(target) and not os.path.isfile(target):
-        raise DumpError(os.fspath(path), None, "something that is not a file", "a new name, or a file to replace")
-    part = f"{target}.{token_hex(4)}.part"
-    try:
-        try:
-            with open(part, "xb") as file:
-                _write(file.fileno(), memory, notes, machine)
-            os.replace(part, target)
-        except BaseException:
-            if os.path.exists(part):
-                os.unlink(part)
-            raise
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise DumpError(
-            os.fspath(path), None, f"cannot be written: {reason}", "a directory with room that keeps holes"
-        ) from error
+    output = path if isinstance(path, Output) else Output(path)
+    with output.writing() as file:
+        _write(file, memory, notes, machine)
 
 
-def _write(file: int, memory: PhysicalMemory, notes: Sequence[Note], machine: int) -> None:
+def _write(file: BinaryIO, memory: PhysicalMemory, notes: Sequence[Note], machine: int) -> None:
     note_data = b"".join(map(elf.encode_note, notes))
     headers = np.zeros(1 + len(memory.banks), elf.PHDR[elf.CLASS64])
     form = elf.EHDR[elf.CLASS64]
@@ -73,23 +59,30 @@ def _write(file: int, memory: PhysicalMemory, notes: Sequence[Note], machine: in
     ident = elf.MAGIC + bytes([elf.CLASS64, elf.LITTLE, 1]) + bytes(9)
     phoff = elf.IDENT_BYTES + form.size
     ehdr = form.pack(elf.ET_CORE, machine, 1, 0, phoff, 0, 0, phoff, headers.itemsize, len(headers), 0, 0, 0)
-    _put(file, ident + ehdr + headers.tobytes() + note_data, 0)
-    os.ftruncate(file, at)
+    file.write(ident + ehdr + headers.tobytes() + note_data)
+    done = note_at + len(note_data)
     for header, bank in zip(headers[1:].tolist(), memory.banks, strict=True):
-        start = memory.offset(bank.start)
-        data = np.frombuffer(memory.buffer, np.uint8, bank.size, start)
+        data = np.frombuffer(memory.buffer, np.uint8, bank.size, memory.offset(bank.start))
         for first, stop in _filled(data):
-            _put(file, data[first:stop].data, header[2] + first)
+            _skip(file, header[2] + first - done)
+            file.write(data[first:stop].data)
+            done = header[2] + stop
+    _skip(file, at - done)
+    if file.seekable():
+        file.truncate()
 
 
 def _aligned(offset: int) -> int:
     return -(-offset // _ALIGN) * _ALIGN
 
 
-def _put(file: int, view: bytes | memoryview, at: int) -> None:
-    while view:
-        done = os.pwrite(file, view, at)
-        view, at = view[done:], at + done
+def _skip(file: BinaryIO, count: int) -> None:
+    """Leave a hole of *count* bytes; a pipe has none, and gets zeros."""
+    if file.seekable():
+        file.seek(count, os.SEEK_CUR)
+        return
+    for at in range(0, count, _PIECE):
+        file.write(_ZEROS[: count - at])
 
 
 def _filled(data: np.ndarray) -> Iterator[tuple[int, int]]:

@@ -161,6 +161,23 @@ class DumpError(VmcoreError, ValueError):
         super().__init__(f"{file}{where}: found {found}, expected {expected}")
 
 
+class OutputError(VmcoreError):
+    """A file that cannot be written, or must not be because it is an input too.
+
+    Attributes:
+        file: its name, as given.
+        problem: what keeps it from being written.
+        expected: what to give instead.
+    """
+
+    def __init__(self, file: str, problem: str, expected: str) -> None:
+        super().__init__(file, problem, expected)
+        self.file, self.problem, self.expected = file, problem, expected
+
+    def __str__(self) -> str:
+        return f"{self.file or 'an empty name'}: {self.problem}, expected {self.expected}"
+
+
 class NotInDump(VmcoreError, LookupError):
     """A physical address that a dump has no byte of.
 

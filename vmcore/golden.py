@@ -21,6 +21,7 @@ from vmcore import registry as plugins
 from vmcore.errors import GoldenError, VmcoreError, choices
 from vmcore.opscript import MAX_PAGES, Event, ScriptRun
 from vmcore.registry import Registry
+from vmcore.signals import end_on_signals
 
 
 def _natural(value: object) -> bool:
@@ -337,4 +338,5 @@ def _line(tally: Tally, seconds: float) -> str:
 
 
 if __name__ == "__main__":
+    end_on_signals()
     main()

@@ -21,6 +21,7 @@ from vmcore.link import assemble
 from vmcore.machine import mutating
 from vmcore.memory import PhysicalMemory
 from vmcore.mm import Mm
+from vmcore.output import Output
 from vmcore.registry import Registry
 from vmcore.selection import select
 from vmcore.slab import Slab
@@ -237,12 +238,15 @@ class Kernel(Vmalloc):
 
     # ---- for people, and other tools
 
-    def save(self, path: str | PathLike[str]) -> None:
+    def save(self, path: str | PathLike[str] | Output) -> None:
         """Write RAM as a sparse ELF core with a VMCOREINFO note (see `vmcore.elfcore`); all of it or nothing.
 
+        Args:
+            path: of the file, which is replaced if it exists; an `Output` knows which files it must not replace.
+
         Raises:
-            DumpError: it cannot be written.
             KernelDead: the kernel was closed, or a call was interrupted.
+            OutputError: it cannot be written, or is open as a dump.
         """
         self.readable()
         info = write_vmcoreinfo(self.arch, self.layout)

@@ -2,7 +2,8 @@
 
 The file is the nearest ``vmcore.toml``, or ``pyproject.toml`` with a ``[tool.vmcore]`` table, from the
 current directory upwards; in one directory ``vmcore.toml`` wins. Every layer is checked whole, also
-where a nearer one overrides it.
+where a nearer one overrides it. A ``pyproject.toml`` that cannot be read and does not name ``tool.vmcore``
+belongs to another project: it is passed over.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
+from reprlib import Repr
 from typing import Any
 
 from attrs import field, fields, frozen
@@ -39,6 +41,7 @@ class Selection:
         nodes: number of memory nodes.
         block: entry-point names of plugins to leave out.
         sources: key to "--arch", "VMCORE_ARCH", "vmcore.toml", ... for the keys somebody gave.
+        warnings: lines about variables and files that may have been meant for vmcore.
     """
 
     arch: str = ""
@@ -49,6 +52,7 @@ class Selection:
     nodes: int = 1
     block: tuple[str, ...] = ()
     sources: Mapping[str, str] = field(factory=dict, eq=False)
+    warnings: tuple[str, ...] = field(default=(), eq=False)
 
     def origin(self, key: str) -> str:
         """Return "from VMCORE_ARCH" and the like, or "by default", for messages."""
@@ -60,11 +64,19 @@ class Selection:
         return LayoutRequest(ram=ram, vmalloc=self.vmalloc, platform=self.platform)
 
 
-KEYS = tuple(f.name for f in fields(Selection) if f.name != "sources")
+KEYS = tuple(f.name for f in fields(Selection) if f.name not in ("sources", "warnings"))
+
+_FILE_MOST = 1 << 20  #: bytes of a configuration file
+_SHORT = Repr()  # a value of a file may be long, or nested deeply
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
+#: ``tool.vmcore`` as a heading or a key, in a file that may be no TOML; it may begin with a byte order mark
+_NAMES_VMCORE = re.compile(rb"(?m)^[\s\xef\xbb\xbf\xff\xfe]*\[?\s*tool\s*\.\s*[\"']?vmcore[\"']?\s*[].=]")
+#: Variables that vmcore's own tests read, see tox.ini.
+_OF_TESTS = ("VMCORE_ORACLE", "VMCORE_ORACLE_GEN", "VMCORE_ORACLE_SCRIPTS", "VMCORE_ORACLE_SEED")
 
 
 def _invalid(value: object, expected: str) -> ConfigurationError:
-    return ConfigurationError(f"found {value!r}, expected {expected}")
+    return ConfigurationError(f"found {_SHORT.repr(value)}, expected {expected}")
 
 
 def _name(value: object, _: object) -> str:
@@ -112,6 +124,7 @@ _converter.register_structure_hook(
         nodes=override(struct_hook=_count),
         block=override(struct_hook=_names),
         sources=override(omit=True),
+        warnings=override(omit=True),
     ),
 )
 
@@ -155,7 +168,7 @@ def _read_text(key: str, text: object) -> object:
         return text
     if key == "block":
         return [part.strip() for part in text.split(",") if part.strip()]
-    if key in ("cpus", "nodes") and re.fullmatch(r"\s*[+-]?[0-9]+\s*", text):
+    if key in ("cpus", "nodes") and re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", text):
         return int(text)
     return text
 
@@ -174,16 +187,38 @@ def _from_environment() -> _Layer:
     for name in os.environ:
         # Other programs have variables of this prefix too: only what looks like a slip is an error.
         bare = [v.removeprefix(PREFIX) for v in known]
-        slip = name not in known and name.startswith(PREFIX)
+        slip = name not in (*known, *_OF_TESTS) and name.startswith(PREFIX)
         if slip and get_close_matches(name.removeprefix(PREFIX), bare, cutoff=0.7):
             raise ConfigurationError(f"{name}: unknown environment variable, {choices(name, known, 'valid')}")
     raw = {key: _read_text(key, os.environ[_variable(key)]) for key in KEYS if os.environ.get(_variable(key))}
     return _Layer(raw, _variable, _variable)
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _strangers() -> tuple[str, ...]:
+    """Return a line for each variable of our prefix that nothing reads."""
+    known = (*map(_variable, KEYS), *_OF_TESTS)
+    names = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+    return tuple(f"{n}: unknown environment variable, it is left out; {choices(n, known, 'valid')}" for n in names)
+
+
+def _read_file(path: Path) -> bytes:
     try:
-        text = path.read_bytes().decode()
+        if not path.is_file():
+            kind = "a folder" if path.is_dir() else "something else" if path.exists() else "a link to nothing"
+            raise ConfigurationError(f"{path}: found {kind}, expected a text file; rename or remove it")
+        with path.open("rb") as file:
+            data = file.read(_FILE_MOST + 1)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from error
+    if len(data) > _FILE_MOST:
+        raise ConfigurationError(f"{path}: found more than {_FILE_MOST:#x} bytes, expected a short text file")
+    return data
+
+
+def _parse(path: Path, data: bytes) -> dict[str, Any]:
+    text = ""
+    try:
+        text = data.decode("utf-8-sig")
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         at = re.search(r"\(at line (\d+)", str(error))
@@ -191,32 +226,90 @@ def _load(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path}:{line}: not valid TOML: {error}") from error
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path}: not valid TOML: found a byte that is not UTF-8, {error}") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise ConfigurationError(f"{path}: not valid TOML: {error}") from error
+    except RecursionError:
+        raise ConfigurationError(
+            f"{path}: found arrays or tables nested too deeply to be read, expected keys: {', '.join(KEYS)}"
+        ) from None
 
 
-def _table(path: Path) -> Mapping[str, object] | None:
-    """Return the keys of one file; None where a ``pyproject.toml`` is not about vmcore."""
-    document = _load(path)
-    if path.name != "pyproject.toml":
-        return document
+def _table(path: Path, document: Mapping[str, Any]) -> Mapping[str, object] | None:
+    """Return the keys for vmcore in a ``pyproject.toml``; None: it has none."""
     tool = document.get("tool")
     if not isinstance(tool, dict) or "vmcore" not in tool:
         return None
     found = tool["vmcore"]
     if not isinstance(found, dict):
-        raise ConfigurationError(f"{path}: tool.vmcore: found {found!r}, expected a table [tool.vmcore]")
+        shown = _SHORT.repr(found)
+        raise ConfigurationError(f"{path}: tool.vmcore: found {shown}, expected a table [tool.vmcore]")
     return found
 
 
-def _from_file() -> _Layer:
-    path = Path("vmcore.toml")
+@frozen
+class _Files:
+    """The nearest file for vmcore with its keys, and what is wrong with those of other projects on the way.
+
+    Attributes:
+        path: None: there is no such file.
+        keys: what it says.
+        passed: a line for each file that was passed over.
+        unseen: those of them that could not be looked into.
+    """
+
+    path: Path | None
+    keys: Mapping[str, object]
+    passed: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
+
+
+def _search() -> _Files:
+    passed: list[str] = []
+    unseen: list[str] = []
+    for folder in _folders():
+        own, project = folder / "vmcore.toml", folder / "pyproject.toml"
+        if os.path.lexists(own):
+            return _Files(own, _parse(own, _read_file(own)), tuple(passed), tuple(unseen))
+        if not os.path.lexists(project):
+            continue
+        data = None
+        try:
+            data = _read_file(project)
+            document = _parse(project, data)
+        except ConfigurationError as error:
+            if data is not None and _NAMES_VMCORE.search(data.replace(b"\0", b"")):  # UTF-16 has zeros
+                raise
+            passed.append(str(error))
+            if isinstance(error.__cause__, OSError):
+                unseen.append(f"{error}; it is left out, whatever it says for vmcore")
+            continue
+        if (found := _table(project, document)) is not None:
+            return _Files(project, found, tuple(passed), tuple(unseen))
+    return _Files(None, {}, tuple(passed), tuple(unseen))
+
+
+def _folders() -> tuple[Path, ...]:
     try:
         here = Path.cwd()
-        for path in (d / name for d in (here, *here.parents) for name in ("vmcore.toml", "pyproject.toml")):
-            if path.is_file() and (found := _table(path)) is not None:
-                return _file_layer(path.name if path.parent == here else str(path), found)
-    except OSError as error:
-        raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from error
-    return _Layer({}, str, str)
+    except FileNotFoundError:  # it was removed
+        return ()
+    return here, *here.parents
+
+
+def find_file() -> Path | None:
+    """Return the configuration file that `select` reads; None: there is none.
+
+    Raises:
+        ConfigurationError: it cannot be read.
+    """
+    return _search().path
+
+
+def _from_file(files: _Files) -> _Layer:
+    if files.path is None:
+        return _Layer({}, str, str)
+    here = files.path.parent == Path.cwd()
+    return _file_layer(files.path.name if here else str(files.path), files.keys)
 
 
 def _file_layer(shown: str, found: Mapping[str, object]) -> _Layer:
@@ -239,13 +332,17 @@ def select(*, need_arch: bool = True, named: str = "argument {}", **arguments: o
     """
     chosen: dict[str, Any] = {}
     sources: dict[str, str] = {}
-    for layer in (_from_file(), _from_environment(), _from_arguments(arguments, named)):
+    files = _search()
+    for layer in (_from_file(files), _from_environment(), _from_arguments(arguments, named)):
         values = layer.read()
         chosen.update(values)
         sources.update({key: layer.source(key) for key in values})
-    selection = Selection(**chosen, sources=sources)
+    selection = Selection(**chosen, sources=sources, warnings=(*files.unseen, *_strangers()))
     if need_arch and not selection.arch:
-        raise _no_architecture(selection)
+        error = _no_architecture(selection)
+        for line in files.passed:
+            error.add_note(f"a file that may say it was passed over: {line}")
+        raise error
     return selection
 
 

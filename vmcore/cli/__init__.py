@@ -2,7 +2,7 @@
 
 A command ``x-y`` is ``command``, a `click.Command`, in ``vmcore/cli/x_y.py``, and one line in `COMMANDS`.
 Exit status: 0 done, 1 what the command says it is, 2 a mistake in the input or a machine that refuses (a full
-disk, no memory), 130 interrupted, 141 nobody reads the output any more.
+disk, no memory), 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP, 141 nobody reads the output any more.
 """
 
 from __future__ import annotations
@@ -81,9 +81,6 @@ class LazyGroup(click.Group):
             except VmcoreError as error:
                 _report(error)
                 ctx.exit(2)
-            except KeyboardInterrupt:
-                click.echo("vmcore: interrupted", err=True)
-                ctx.exit(130)
 
 
 def _advice(ctx: click.Context) -> str:
@@ -97,6 +94,10 @@ def _refusals() -> Iterator[None]:
     """Make one line of what the operating system refuses, and nothing of a reader that has gone."""
     try:
         yield
+    except KeyboardInterrupt:  # where main() is called by another program; see vmcore.signals
+        with suppress(OSError):
+            click.echo("vmcore: interrupted", err=True)
+        raise click.exceptions.Exit(130) from None
     except BrokenPipeError:
         _drop_output()
         raise click.exceptions.Exit(141) from None  # 128 + SIGPIPE, as a shell has it

@@ -17,6 +17,7 @@ from vmcore import audit, samples
 from vmcore.cli.console import Console, write_json
 from vmcore.cli.dump_options import Source, dump_options, parse_range, tell
 from vmcore.cli.inputs import open_input
+from vmcore.cli.options import files
 from vmcore.cli.walk_text import number
 from vmcore.procfs import read_vmallocinfo
 
@@ -32,6 +33,7 @@ ADVICE = "ask for less: --range limits where mappings without an area are looked
 
 
 @click.command(epilog="Keys of --json: python -m pydoc vmcore.cli.audit.")
+@files("dump_file", "vmcoreinfo", "vmallocinfo")
 @dump_options
 @click.option("--vmallocinfo", metavar="FILE", required=True, help="/proc/vmallocinfo of the machine; - is stdin.")
 @click.option("--range", "bounds", metavar="START-END", help="Look here for mappings that no area owns.")

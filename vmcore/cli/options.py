@@ -1,12 +1,16 @@
-"""The options that say which machine, shared by every command that needs one."""
+"""Options shared by commands: which machine it is, and which files are read and written."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any
 
 import click
+
+from vmcore.cli.inputs import sample_name
+from vmcore.errors import ConfigurationError
+from vmcore.output import Input, Output, refuse_redirected
 
 Function = Callable[..., Any]
 
@@ -38,11 +42,74 @@ def machine_options(*names: str, need_arch: bool = True) -> Callable[[Function],
             if "block" in given:
                 given["block"] = ",".join(given["block"]) or None
             selection = select(need_arch=need_arch and "arch" in chosen, named="--{}", **given)
+            for warning in selection.warnings:
+                click.echo(f"vmcore: warning: {warning}", err=True)
             return function(*args, selection=selection, **kwargs)
 
         decorated: Function = command
         for name in reversed(chosen):
             decorated = _OPTIONS[name](decorated)
         return decorated
+
+    return decorate
+
+
+def files(*inputs: str, output: str | None = None, stdout_is_free: bool = False) -> Callable[[Function], Function]:
+    """Decorate a command that reads the files in its parameters *inputs*, so that it writes over none of them.
+
+    It is called with an `Output` in place of the path in its parameter *output*, ``-`` being stdout. This must
+    stand above every decorator that opens a file, so that nothing is done in vain.
+
+    Raises:
+        OutputError: *output* is one of the inputs or cannot be written, or an input is where stdout goes.
+    """
+
+    def decorate(function: Function) -> Function:
+        @wraps(function)
+        def command(*args: Any, **kwargs: Any) -> Any:
+            read: list[Input] = list(_paths(kwargs[name] for name in inputs))
+            refuse_redirected(read)
+            if output is not None and kwargs[output] is not None:
+                from vmcore.selection import find_file  # noqa: PLC0415  # keeps attrs and cattrs out of --help
+
+                path = "/dev/stdout" if kwargs[output] == "-" else kwargs[output]
+                configuration = find_file()
+                read += [] if configuration is None else [configuration]
+                kwargs[output] = Output(path, read, stdout_is_free=stdout_is_free)
+            return function(*args, **kwargs)
+
+        return command
+
+    return decorate
+
+
+def _paths(given: Iterator[str | None]) -> Iterator[Input]:
+    """Yield a path, or a descriptor, for each file that a command line names."""
+    for file in given:
+        sample = None if file is None else sample_name(file)
+        if sample is not None:
+            from vmcore.samples import paths  # noqa: PLC0415  # seldom needed
+
+            yield from paths(sample)
+        elif file is not None:
+            yield 0 if file == "-" else file
+
+
+def one_of(*names: str) -> Callable[[Function], Function]:
+    """Decorate a command of whose options *names*, the forms of its output, one may be given at most.
+
+    Raises:
+        ConfigurationError: two of them.
+    """
+
+    def decorate(function: Function) -> Function:
+        @wraps(function)
+        def command(*args: Any, **kwargs: Any) -> Any:
+            given = [f"--{name.removeprefix('as_')}" for name in names if kwargs[name] not in (None, False)]
+            if len(given) > 1:
+                raise ConfigurationError(f"{given[-1]}: found {given[0]} too, expected one of them")
+            return function(*args, **kwargs)
+
+        return command
 
     return decorate

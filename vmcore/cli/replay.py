@@ -6,6 +6,9 @@ The keys of ``--json`` are in docs/replay.md.
 from __future__ import annotations
 
 import json
+import os
+import sys
+from contextlib import ExitStack
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +18,14 @@ from rich.progress import Progress
 from vmcore import samples
 from vmcore.cli.console import Console
 from vmcore.cli.inputs import open_input
-from vmcore.cli.options import machine_options
+from vmcore.cli.options import files, machine_options
 from vmcore.cli.replay_text import print_report
 from vmcore.errors import ConfigurationError
 from vmcore.kernel import Kernel
+from vmcore.output import Output
 from vmcore.procfs import read_vmallocinfo
 from vmcore.replay import replay
+from vmcore.signals import undone_on_signal
 from vmcore.trace import read_trace
 from vmcore.units import parse_size
 
@@ -36,13 +41,13 @@ class _Bar:
     def __init__(self) -> None:
         self._console, self._since = Console(stderr=True), monotonic()
         self._progress: Progress | None = None
+        self._stack = ExitStack()
 
     def __enter__(self) -> _Bar:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self._progress is not None:
-            self._progress.stop()
+        self._stack.close()
 
     def __call__(self, done: int, total: int) -> None:
         """Show how far the job is."""
@@ -51,11 +56,18 @@ class _Bar:
                 return
             self._progress = Progress(console=self._console, transient=True)
             self._progress.add_task("replaying", total=total)
-            self._progress.start()
+            self._stack.enter_context(undone_on_signal(_clear))
+            self._stack.enter_context(self._progress)
         self._progress.update(self._progress.task_ids[0], completed=done)
 
 
+def _clear() -> None:
+    """Clear the bar's line and show the cursor, which the bar hides."""
+    os.write(sys.stderr.fileno(), b"\r\x1b[K\x1b[?25h")
+
+
 @click.command(epilog="What the figures mean, and the keys of --json: docs/replay.md.")
+@files("file", "vmallocinfo", output="save_ram")
 @click.argument("file")
 @click.option("--vmallocinfo", metavar="FILE", help="/proc/vmallocinfo after the trace: what is not vmalloc's.")
 @click.option("--source-page", metavar="SIZE", help="Page size of the traced kernel; else found from the trace.")
@@ -71,7 +83,7 @@ def command(
     vmallocinfo: str | None,
     source_page: str | None,
     stop: bool,
-    save_ram: str | None,
+    save_ram: Output | None,
     check: bool,
     as_json: bool,
     selection: Selection,

@@ -26,10 +26,12 @@ import numpy as np
 from vmcore.cli import walk_text
 from vmcore.cli.console import Console, write_json
 from vmcore.cli.dump_options import Source, dump_options, parse_address, parse_range, tell
+from vmcore.cli.options import files, one_of
 from vmcore.errors import ConfigurationError
 from vmcore.lines import read_lines
 from vmcore.mappings import LIMIT, find_mappings
 from vmcore.mmu import End
+from vmcore.output import Output
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,17 +42,19 @@ ADVICE = "ask for less: --range, a smaller --limit, or --npz, which takes least"
 
 
 @click.command(epilog="Keys of --json and --npz: python -m pydoc vmcore.cli.walk.")
+@one_of("as_json", "as_csv", "npz")
+@files("dump_file", "vmcoreinfo", "file", output="npz", stdout_is_free=True)
 @dump_options
 @click.argument("addresses", nargs=-1, metavar="[ADDR]...")
 @click.option("--addresses", "file", metavar="FILE", help="Translate the addresses in FILE too, one a line.")
 @click.option("--range", "bounds", metavar="START-END", help="Without ADDR: list only what is mapped there.")
 @click.option("--limit", metavar="N", help=f"Without ADDR: find N mappings at most [default: {LIMIT}].")
-@click.option("--json", "form", flag_value="json", help="Write one JSON object.")
-@click.option("--csv", "form", flag_value="csv", help="Write comma-separated values.")
-@click.option("--npz", metavar="FILE", help="Write arrays to FILE, which numpy.load reads.")
+@click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
+@click.option("--csv", "as_csv", is_flag=True, help="Write comma-separated values.")
+@click.option("--npz", metavar="FILE", help="Write arrays to FILE, which numpy.load reads; - is stdout.")
 def command(
-    addresses: tuple[str, ...], file: str | None, bounds: str | None, limit: str | None, form: str | None,
-    npz: str | None, source: Source,
+    addresses: tuple[str, ...], file: str | None, bounds: str | None, limit: str | None, as_json: bool,
+    as_csv: bool, npz: Output | None, source: Source,
 ) -> None:  # fmt: skip
     """Translate addresses by a RAM dump, or list all it maps.
 
@@ -59,8 +63,7 @@ def command(
 
     Exit status: 0 done, 1 an address is not mapped or the result is partial, 2 bad input.
     """
-    if form is not None and npz is not None:
-        raise ConfigurationError(f"--npz: found --{form} too, expected one of them")
+    form = "json" if as_json else "csv" if as_csv else None
     if addresses or file is not None:
         if bounds is not None or limit is not None:
             raise ConfigurationError("--range and --limit are for the list of mappings: leave the addresses out")
@@ -70,7 +73,9 @@ def command(
     click.get_current_context().exit(status)
 
 
-def _translate(source: Source, texts: tuple[str, ...], file: str | None, form: str | None, npz: str | None) -> int:
+def _translate(
+    source: Source, texts: tuple[str, ...], file: str | None, form: str | None, npz: Output | None
+) -> int:
     most = source.arch.word_mask
     single = [parse_address(text, "ADDR", most) for text in texts]
     many = [] if file is None else list(_read_addresses(file, most))
@@ -99,7 +104,7 @@ def _read_addresses(file: str, most: int) -> Iterator[int]:
             yield parse_address(text, f"{shown}:{number}", most)
 
 
-def _enumerate(source: Source, bounds: str | None, limit: str | None, form: str | None, npz: str | None) -> int:
+def _enumerate(source: Source, bounds: str | None, limit: str | None, form: str | None, npz: Output | None) -> int:
     start, end = (0, source.arch.word_mask + 1) if bounds is None else parse_range(bounds, source.arch)
     most = LIMIT if limit is None else _count(limit)
     mmu = source.mmu
@@ -131,14 +136,6 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _save(npz: str, /, **arrays: np.ndarray) -> None:
-    try:
-        with click.open_file(npz, "wb") as stream:
-            np.savez(stream, allow_pickle=False, **arrays)
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            raise
-        raise ConfigurationError(
-            f"--npz: found {npz!r}, which cannot be written ({error.strerror or error}), "
-            "expected a file in a directory with room"
-        ) from error
+def _save(npz: Output, /, **arrays: np.ndarray) -> None:
+    with npz.writing() as file:
+        np.savez(file, allow_pickle=False, **arrays)

@@ -162,6 +162,11 @@ def open_vmcoreinfo(name: str) -> BinaryIO:
     return _open(describe_dump(name).name, "vmcoreinfo.txt")
 
 
+def paths(name: str) -> tuple[Path, ...]:
+    """Return the files of a sample; none if the package is not a folder of files."""
+    return tuple(path for path in Path(__file__).parent.glob("*") if path.name.startswith(f"{name}."))
+
+
 def _open(name: str, suffix: str) -> BinaryIO:
     return cast(BinaryIO, files(__name__).joinpath(f"{name}.{suffix}").open("rb"))
 
