@@ -25,6 +25,7 @@ from vmcore.pgwalk import TableWalk
 
 _FEW = 24  #: pages up to which word by word beats arrays
 _FEW_TABLES = 16  #: tables up to which a walk for each beats arrays
+_BLOCK_TABLES = 256  #: tables of large pages that are filled in one step, to keep its arrays small
 _WARN_CLEARED = ("!pte_none(ptent) && !pte_present(ptent)", "vunmap_pte_range")
 
 
@@ -216,19 +217,16 @@ class PageTables(TableWalk):
         """
         depth = next(n for n, level in enumerate(self._hardware) if leaf in level.leaves)
         level = self._hardware[depth]
-        addresses = np.arange(start, end, 1 << level.shift, dtype=np.uint64)
-        bytes_of = (addresses - np.uint64(start) + np.uint64(physical)) & ~np.uint64((1 << leaf.shift) - 1)
-        words = np.full(len(addresses), flags, np.uint64)
-        for s in leaf.frame:
-            part = bytes_of >> np.uint64(s.address_bit) & np.uint64((1 << s.width) - 1)
-            words |= part << np.uint64(s.entry_bit)
-        tables = addresses >> np.uint64(level.shift + level.bits)
-        index = (addresses >> np.uint64(level.shift) & np.uint64(level.entries - 1)).astype(np.int64)
-        for number in np.unique(tables).tolist():
-            here = tables == number
-            table = self._upper_table(int(addresses[here][0]), depth)
-            at = table + level.offset + index[here] * level.entry_bytes
-            self._memory.store_many(at, words[here], level.word_bytes)
+        step, span = 1 << level.shift, level.shift + level.bits  # bytes of an entry, log2 bytes of a table
+        for first in range(start >> span, (end - 1 >> span) + 1, _BLOCK_TABLES):
+            low, high = max(start, first << span), min(end, first + _BLOCK_TABLES << span)
+            numbers = range(first, (high - 1 >> span) + 1)
+            tables = np.array([self._upper_table(number << span, depth) for number in numbers], np.int64)
+            entry = (low - (first << span) >> level.shift) + np.arange(len(range(low, high, step)))
+            at = tables[entry >> level.bits] + level.offset + (entry & level.entries - 1) * level.entry_bytes
+            physical_of = (low - start + physical) + (np.arange(len(entry)) << level.shift)
+            whole = (physical_of & -(1 << leaf.shift)).view(np.uint64)
+            self._memory.store_many(at, leaf.encode_array(whole, flags), level.word_bytes)
 
     def _upper_table(self, address: int, depth: int) -> int:
         """Return the table of a level above the last, making what is missing (boot)."""
