@@ -458,13 +458,26 @@ class Machine:
         """Make a CPU run a process' address space, or init_mm (None).
 
         Raises:
-            ConfigurationError: there is no such CPU, or the process is another kernel's.
+            ConfigurationError: there is no such CPU, or the process is another kernel's or freed.
         """
         self.alive()
-        if mm is not None and mm not in self.pgd_list:
-            raise ConfigurationError(f"found {mm}, expected a process that mm_alloc() of this kernel made")
         one = self.cpus[self._number(cpu)]
-        self._dropped(one, "switch", 0, 0, one.switch_mm(mm))
+        with self.pgd_lock:  # nobody frees it meanwhile
+            if mm is not None:
+                self._expect_mm(mm)
+            dropped = one.switch_mm(mm)
+        self._dropped(one, "switch", 0, 0, dropped)
+
+    def _expect_mm(self, mm: Mm) -> None:
+        """Refuse what is no process of this kernel; pgd_lock held.
+
+        Raises:
+            ConfigurationError: it is another kernel's, or freed.
+        """
+        if mm not in self.pgd_list:
+            raise ConfigurationError(
+                f"found {mm}, expected a process that mm_alloc() of this kernel made and mm_free() did not free"
+            )
 
     def current_mm(self, cpu: int) -> Mm | None:
         """Return the process a CPU runs; None: it runs on init_mm."""

@@ -502,13 +502,18 @@ class PageTables(TableWalk):
         """Make the tables for ``[start, end)`` (mm/memory.c apply_to_page_range); False: out of memory."""
         return all(self._table(stretch.address) is not None for stretch in self._stretches(start, end))
 
-    # ---- for check()
+    # ---- for check(), and for a process that ends
 
-    def table_addresses(self) -> dict[str, np.ndarray]:
-        """Return the physical addresses (int64) of the tables below the root that are reached, by level name."""
-        found, table = {}, np.array([self.root], np.int64)
+    def table_addresses(self, end: int | None = None) -> dict[str, np.ndarray]:
+        """Return the physical addresses (int64) of the tables that are reached, by level name.
+
+        Args:
+            end: look below the root entries in front of this one; None: below all.
+        """
+        found, table, size = {}, np.array([self.root], np.int64), end
         for n, d in enumerate(self._upper):
-            at = (table[:, None] + d.offset + np.arange(d.index_mask + 1) * d.stride).ravel()
+            entries = np.arange(d.index_mask + 1 if size is None else size)
+            at, size = (table[:, None] + d.offset + entries * d.stride).ravel(), None
             words = self._words(d, at)
             table = self._decode(d, words[self._tables_in(d, words)])
             found[self.levels[n + 1].name] = table

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 import threading
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -66,7 +66,7 @@ class ZoneFrames:
         stack: frames given back, int64, the last of ``top`` the next to go out, unless there are recent ones.
         top: how many are on the stack.
         recent: the last few given back, on top of the stack; a list is faster for single pages.
-        fresh: (next frame, end) of what was never handed out, lowest last.
+        fresh: (next frame, end) of what was never handed out, or was given back in one piece; lowest last.
     """
 
     name: str
@@ -116,7 +116,7 @@ class ZoneFrames:
         return parts
 
     def take_aligned(self, count: int, align: int) -> int | None:
-        """Hand out ``count`` consecutive frames that were never used, the first a multiple of ``align``."""
+        """Hand out ``count`` consecutive fresh frames, the first a multiple of ``align``."""
         for at in range(len(self.fresh) - 1, -1, -1):
             start, end = self.fresh[at]
             first = -(-start // align) * align
@@ -125,6 +125,10 @@ class ZoneFrames:
                 self.fresh[at : at + 1] = [run for run in rest if run[0] < run[1]]
                 return first
         return None
+
+    def give_run(self, first: int, count: int) -> None:
+        """Take consecutive frames back in one piece, for `take_aligned`."""
+        insort(self.fresh, (first, first + count), key=lambda run: -run[0])
 
     def give(self, frames: np.ndarray) -> None:
         """Take frames back, in this order."""
@@ -294,6 +298,17 @@ class PageAllocator:
                     self._memory.zero_frames(frames)
                     return first << self._shift
         raise OutOfMemory("page", f"no {count} consecutive page frames for a root table of {size:#x} bytes")
+
+    def free_root(self, root: int, size: int) -> None:
+        """Take back a root table of ``alloc_root(size)``, for another one.
+
+        Raises:
+            BrokenInvariant: it is not handed out.
+        """
+        first, count = root >> self._shift, size >> self._shift
+        with self._lock:
+            self._mark(np.arange(first, first + count, dtype=np.int64), False)
+            self._homes[self._home(first)][2].give_run(first, count)
 
     def _chain(self, gfp: int, node: int) -> list[ZoneFrames]:
         """Return the zones to try, in order (mm/page_alloc.c build_zonelists, node order)."""
