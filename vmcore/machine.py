@@ -216,7 +216,8 @@ class Machine:
         raise error
 
     def _die(self, error: KernelFailure) -> None:
-        self.dead = error
+        if self.dead is None:  # a dead kernel may be read on, and that may oops again
+            self.dead = error
         for cpu in self.cpus:
             cpu.tlb.stop_stores()
 

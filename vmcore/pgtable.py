@@ -430,13 +430,19 @@ class PageTables(TableWalk):
                 self._clear(at, 0)
 
     def _unmap_part(self, table: int, start: int, end: int) -> None:
-        """Clear the entries for ``[start, end)`` in one table."""
-        count, at = -(-(end - start) >> self._page_shift), self._index(table, start)
+        """Clear the entries for ``[start, end)`` in one table.
+
+        C's loop ends where an address meets ``end``. That of a part of a page never does: it clears the table to
+        its end and leaves it, which is an oops here.
+        """
+        ragged = bool(end - start & self._page - 1)
+        rest = self._last.index_mask + 1 - (start >> self._page_shift & self._last.index_mask)
+        count, at = rest if ragged else end - start >> self._page_shift, self._index(table, start)
         if count <= _FEW and self._on_cleared is None and self._mirror is None:
             self._unmap_few(at, count)
         else:
             self._clear(slice(at, at + count), start)
-        if end - start & self._page - 1:
+        if ragged:
             self._reporter.oops(0, "page-table overrun")
 
     def _unmap_few(self, at: int, count: int) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from attrs import define, field
 
 from vmcore.arealist import VmStruct
+from vmcore.cpu import as_bytes
 from vmcore.errors import ArgumentError, InvalidSize, KernelError, OutOfMemory, OutOfVmallocSpace, PageFault
 from vmcore.flags import (
     ANY_NODE,
@@ -277,15 +278,15 @@ class Vmalloc(Machine):
         """Free an area's pages and then its page array (mm/vmalloc.c:344-356)."""
         if area.nr_pages and area.pages is not None:
             frames = area.pages[: area.nr_pages]
-            if area.flags & _VPAGES:
+            if area.pages_addr:
                 self._read_page_array(area, frames)
             if (NO_FRAME in frames.tolist()) if len(frames) <= _FEW else frames.min() < 0:
                 first = int((frames == NO_FRAME).argmax())
                 self.free_pages(frames[:first])
                 self.bug("!area->pages[i]", "__vunmap")
             self.free_pages(frames)
-        if area.flags & _VPAGES:
-            self.vfree(area.pages_addr)
+        if area.flags & _VPAGES:  # of a caller's own flag: C takes the pointer of an object for an address
+            self.vfree(area.pages_handle or area.pages_addr)
         else:
             self.kfree(area.pages_handle)
 
@@ -374,7 +375,7 @@ class Vmalloc(Machine):
             self.alloc_pages(1, gfp_mask, node)  # the first store to the array of size 0 faults
             self.oops(ZERO_SIZE_PTR, "write")
         frames = area.pages = self.alloc_pages(nr_pages, gfp_mask, node)
-        if self.mem_map is not None and area.flags & _VPAGES:
+        if self.mem_map is not None and area.pages_addr:
             self._store_page_array(area, frames, self.mem_map)
         if len(frames) < nr_pages:
             area.nr_pages = len(frames)
@@ -531,22 +532,23 @@ class Vmalloc(Machine):
 
         Args:
             addr: virtual, bytes.
-            data: what to write.
+            data: bytes, or a buffer in one piece; of wide items all bytes are written.
 
         Returns:
             How many bytes were gone over, up to the end of the last area.
 
         Raises:
             KernelOops: a page of an area is not mapped; what was written before stays.
+            ArgumentError: ``data`` is no buffer, or not in one piece.
 
         Kernel: mm/vmalloc.c:669.
         """
         self.alive()
-        mask, page, count = self.word_mask, self.page_size, len(data)
+        source, done = np.frombuffer(as_bytes(data, "vwrite"), np.uint8), 0
+        mask, page, count = self.word_mask, self.page_size, len(source)
         addr = index(addr) & mask
         if addr + count & mask < count:  # don't allow overflow
             count = -addr & mask
-        source, done = np.frombuffer(data, np.uint8), 0
         with self.vmlist_lock:
             for area in self.vmlist.from_address(addr):
                 end = area.addr + area.size - page & mask
@@ -588,15 +590,16 @@ class Vmalloc(Machine):
 
         Raises:
             KernelError: EINVAL: no such area or too small; EFAULT: past the end of the vma (its size is not
-                a multiple of the page size, or 0); EBUSY: a page is there already; ENOMEM.
+                a multiple of the page size, or it ends where it starts or below); EBUSY: a page is there
+                already; ENOMEM.
             KernelOops: a page of the range is not mapped in the kernel.
 
         Kernel: mm/vmalloc.c:719.
         """
         self.alive()
         page, mask = self.page_size, self.word_mask
-        usize = vma.vm_end - vma.vm_start & mask
-        offset = pgoff << self.page_shift & mask
+        addr, usize = index(addr) & mask, vma.vm_end - vma.vm_start & mask
+        offset = index(pgoff) << self.page_shift & mask
         if addr & page - 1:
             raise KernelError(EINVAL, f"remap_vmalloc_range: address {addr:#x} is not page aligned")
         with self.vmlist_lock:
@@ -613,8 +616,11 @@ class Vmalloc(Machine):
         """vm_insert_page() for each page (mm/memory.c), in one step up to the first that fails.
 
         The loop tests ``usize`` after each page: a size that is no multiple of a page runs on to the end of
-        the vma, where vm_insert_page() stops it with -EFAULT; so does an empty vma.
+        the vma, where vm_insert_page() stops it with -EFAULT; in a vma that ends where it starts, or below, it
+        stops at once.
         """
+        if vma.vm_end & self.word_mask <= vma.vm_start & self.word_mask:
+            usize = 0
         inside, ragged = usize >> self.page_shift, bool(usize & self.page_size - 1)
         tried = inside + ragged
         for first in range(0, tried, _BATCH):
