@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from operator import index
 from os import PathLike
 from typing import Any
 
@@ -14,7 +15,7 @@ from vmcore.arealist import VmStruct
 from vmcore.coherence import Checker
 from vmcore.elf import Note
 from vmcore.elfcore import write_core
-from vmcore.errors import BrokenInvariant, ConfigurationError, OutOfMemory
+from vmcore.errors import ArgumentError, BrokenInvariant, ConfigurationError, OutOfMemory
 from vmcore.explain import explain, vmallocinfo
 from vmcore.flags import ANY_NODE, GFP_PGTABLE, NO_FRAME, VM
 from vmcore.link import assemble
@@ -244,16 +245,24 @@ class Kernel(Vmalloc):
 
         Raises:
             InvalidSize, OutOfMemory, OutOfVmallocSpace: as for `get_vm_area`.
+            ArgumentError: the range leaves the physical addresses that a page-table entry can hold, or ``prot``
+                has bits that no entry has.
         """
-        page, shift = self.arch.page_size, self.arch.page_shift
-        offset = phys & page - 1
-        area = self.get_vm_area((size + offset + page - 1) & -page, int(VM.IOREMAP))
-        area.phys_addr = phys - offset
-        pages = area.size - page >> shift
-        frames = (phys >> shift) + np.arange(pages, dtype=np.int64)
+        page, shift, most = self.arch.page_size, self.arch.page_shift, self.arch.levels[-1].physical_end
+        phys, size = index(phys), index(size)
+        if not 0 <= phys <= phys + size <= most:
+            raise ArgumentError(
+                f"ioremap: found {size:#x} bytes at physical address {phys:#x}, expected a range within "
+                f"0x0..{most:#x}, the addresses that a page-table entry of {self.arch.name} holds"
+            )
         if prot is None:
             named = dict(self.arch.protections)
             prot = named.get("IOREMAP", self.arch.page_kernel) | self._smp_flags
+        prot, offset = self._entry_bits(prot, "ioremap"), phys & page - 1
+        area = self.get_vm_area((size + offset + page - 1) & -page if size else 0, int(VM.IOREMAP))
+        area.phys_addr = phys - offset
+        pages = area.size - page >> shift
+        frames = (phys >> shift) + np.arange(pages, dtype=np.int64)
         try:
             self.map_vm_area(area, prot, frames)
         except Exception:

@@ -176,6 +176,11 @@ class Level:
         """The bits of an entry that hold the address."""
         return sum(segment.entry_mask for segment in self.frame)
 
+    @property
+    def physical_end(self) -> int:
+        """The first physical address, bytes, that no entry can hold."""
+        return 1 << max(s.address_bit + s.width for s in self.frame)
+
     def encode(self, address: int, flags: int) -> int:
         """Make the (first) word of an entry for a physical address, bytes."""
         for s in self.frame:

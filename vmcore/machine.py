@@ -156,6 +156,9 @@ class Machine:
         # the record's derived numbers, once: they are in every expression of the port
         self.page_size, self.page_shift, self.word_mask = arch.page_size, arch.page_shift, arch.word_mask
         self._pointer_bytes, self._sizeof_vm_struct = arch.pointer_bytes, arch.sizeof_vm_struct
+        last = arch.levels[-1]
+        #: the first frame that no page-table entry can hold, and the first number that is no entry
+        self._frames_end, self._entry_end = last.physical_end >> arch.page_shift, 1 << 8 * last.word_bytes
         self.checker: Watcher | None = None
         self._tlbs_hold = False  # some CPU's TLB holds something
         self.cpus = tuple(Cpu(self, number) for number in range(cpus))

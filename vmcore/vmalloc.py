@@ -41,8 +41,17 @@ _RESERVED, _INSERTPAGE = int(VmaFlags.RESERVED), int(VmaFlags.INSERTPAGE)
 _UINT: Final = 0xFFFF_FFFF  # ``unsigned int`` is 32 bits on every architecture
 _NULL = (OutOfVmallocSpace, OutOfMemory, InvalidSize)  # what C answers with NULL
 _FEW = 8  # pages up to which a list is faster than an array
+_MOST_FRAMES = (1 << 63) - 1  # what an int64 holds
 _BATCH = 1 << 16  # pages that remap_vmalloc_range() looks at in one step
 _OUT_OF_SPACE = "<4>allocation failed: out of vmalloc space - use vmalloc=<size> to increase size.\n"
+
+
+def _bounds(frames: np.ndarray) -> tuple[int, int]:
+    """Return the lowest and the highest of some frames; 0 and 0 of none."""
+    if len(frames) <= _FEW:
+        numbers = frames.tolist() or (0,)
+        return min(numbers), max(numbers)
+    return int(frames.min()), int(frames.max())
 
 
 @define(eq=False)
@@ -100,7 +109,8 @@ class Vmalloc(Machine):
         Args:
             area: on the list; ``size`` includes the guard page.
             prot: protection bits of the last level.
-            pages: frames, int64, at least one per page; NO_FRAME is NULL.
+            pages: frames, integers, at least one per page; NO_FRAME is NULL. Of one that no entry can hold the
+                upper bits are lost, as in C, and the log says so.
 
         Returns:
             How far C would have moved the caller's page pointer: entries written.
@@ -109,30 +119,68 @@ class Vmalloc(Machine):
             OutOfMemory: no table, or a NULL page (C: -ENOMEM); ``what`` says which, ``done`` how many
                 entries were written.
             KernelBug: the area has no page (C: ``BUG_ON(addr >= end)``).
+            ArgumentError: ``pages`` are too few or no frames, ``prot`` has bits that no entry has.
 
         Kernel: mm/vmalloc.c:95-167.
         """
         self.alive()
         needed = (area.size >> self.page_shift) - 1
-        result = self._map_vm_area(area, prot, self._page_pointers(pages, needed, "map_vm_area"))
+        prot, frames = self._entry_bits(prot, "map_vm_area"), self._page_pointers(pages, needed, "map_vm_area")
+        result = self._map_page_pointers(area, prot, frames, "map_vm_area")
         if not result.ok:
             raise self._map_failure(area, result)
         return result.done
 
     @staticmethod
     def _page_pointers(pages: np.ndarray, needed: int, function: str) -> np.ndarray:
-        """Return a caller's page array as frames, int64.
+        """Return the part of a caller's page array that is to be mapped: frames, int64, shape ``(needed,)``.
 
         Raises:
-            ArgumentError: it is shorter than what is to be mapped (C would read on behind it).
+            ArgumentError: it is shorter (C would read on behind it), or holds what is no frame.
         """
-        frames = np.asarray(pages, np.int64)
-        if frames.ndim != 1 or len(frames) < needed:
+        found = np.asarray(pages)
+        if found.ndim != 1 or len(found) < needed:
             raise ArgumentError(
-                f"{function}: found a page array of shape {frames.shape}, expected one frame for each of the "
+                f"{function}: found a page array of shape {found.shape}, expected one frame for each of the "
                 f"{needed} pages to map (NO_FRAME, {NO_FRAME}, for NULL)"
             )
-        return frames
+        found = found[: max(needed, 0)]
+        if found.dtype.kind not in "iu" and len(found):
+            raise ArgumentError(f"{function}: found a page array of {found.dtype}, expected frames, int64")
+        low, high = _bounds(found)
+        if low < NO_FRAME or high > _MOST_FRAMES:
+            raise ArgumentError(
+                f"{function}: found {low if low < NO_FRAME else high:#x} in the page array, expected frames, "
+                f"0 to {_MOST_FRAMES:#x} (NO_FRAME, {NO_FRAME}, for NULL)"
+            )
+        return found.astype(np.int64, copy=False)
+
+    def _entry_bits(self, prot: int, function: str) -> int:
+        """Return a caller's protection.
+
+        Raises:
+            ArgumentError: it has bits that a page-table entry has not.
+        """
+        bits = index(prot)
+        if not 0 <= bits < self._entry_end:
+            raise ArgumentError(
+                f"{function}: found protection {bits:#x}, expected bits of an entry, below {self._entry_end:#x}"
+            )
+        return bits
+
+    def _map_page_pointers(self, area: VmStruct, prot: int, frames: np.ndarray, function: str) -> MapResult:
+        """Map a caller's frames, and say which of them entries cannot hold (C loses their upper bits silently)."""
+        result = self._map_vm_area(area, prot, frames)
+        if _bounds(frames[: result.done])[1] >= self._frames_end:
+            cut = np.flatnonzero(frames[: result.done] >= self._frames_end)
+            n = int(cut[0])
+            at = area.addr + (n << self.page_shift)
+            more = f" (the first of {len(cut)})" if len(cut) > 1 else ""
+            self.printk(
+                f"<4>vmcore: {function}: frame {int(frames[n]):#x}{more}, but an entry of {self.arch.name} holds "
+                f"frames below {self._frames_end:#x}: {at:#x} maps frame {int(frames[n]) % self._frames_end:#x}.\n"
+            )
+        return result
 
     def _map_vm_area(self, area: VmStruct, prot: int, pages: np.ndarray) -> MapResult:
         addr = area.addr
@@ -325,7 +373,7 @@ class Vmalloc(Machine):
         """Map an array of pages into consecutive kernel addresses.
 
         Args:
-            pages: frames, int64; NO_FRAME is NULL.
+            pages: frames, as for `map_vm_area`.
             count: how many of them; an ``unsigned int`` whose size in bytes wraps at 32 bits, as in C.
             flags: `VM` bits of the area.
             prot: protection bits of the last level.
@@ -337,16 +385,17 @@ class Vmalloc(Machine):
             OutOfMemory: more than num_physpages, no descriptor, no table, a NULL page.
             InvalidSize: no page.
             OutOfVmallocSpace: no hole.
+            ArgumentError: as for `map_vm_area`.
 
         Kernel: mm/vmalloc.c:405.
         """
         self.alive()
-        count = index(count) & _UINT
+        count, prot = index(count) & _UINT, self._entry_bits(prot, "vmap")
         self._limit(count)
         size = count << self.page_shift & _UINT
         frames = self._page_pointers(pages, size >> self.page_shift, "vmap")
         area = self.get_vm_area(size, flags)
-        result = self._map_vm_area(area, prot, frames)
+        result = self._map_page_pointers(area, prot, frames, "vmap")
         if not result.ok:
             self.vunmap(area.addr)
             raise self._map_failure(area, result)
@@ -420,7 +469,7 @@ class Vmalloc(Machine):
             OutOfVmallocSpace: no hole for the page array of a large area.
         """
         self.alive()
-        return self._vmalloc_area_node(area, gfp_mask, prot, ANY_NODE)
+        return self._vmalloc_area_node(area, index(gfp_mask), self._entry_bits(prot, "__vmalloc_area"), ANY_NODE)
 
     def _vmalloc_node(self, size: int, gfp_mask: int, prot: int, node: int) -> int:
         """Allocate virtually contiguous memory (mm/vmalloc.c:489 __vmalloc_node)."""
@@ -437,7 +486,7 @@ class Vmalloc(Machine):
     def _vmalloc(self, size: int, gfp_mask: int, prot: int) -> int:
         """Allocate with a page-allocator mask and a protection (mm/vmalloc.c:505 __vmalloc); see `vmalloc`."""
         self.alive()
-        return self._vmalloc_node(size, gfp_mask, prot, ANY_NODE)
+        return self._vmalloc_node(size, index(gfp_mask), self._entry_bits(prot, "__vmalloc"), ANY_NODE)
 
     def vmalloc(self, size: int) -> int:
         """Allocate virtually contiguous memory.
