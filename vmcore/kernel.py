@@ -272,6 +272,7 @@ class Kernel(Vmalloc):
 
     def iounmap(self, addr: int) -> None:
         """Undo `ioremap`: remove the area an address lies in the first page of, and free its descriptor."""
+        addr = index(addr) & self.word_mask
         area = self.remove_vm_area(addr & -self.arch.page_size)
         if area is None:
             self.printk(f"<3>iounmap: bad address {addr:0{self.arch.word_bits // 4}x}\n")

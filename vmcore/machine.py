@@ -20,7 +20,15 @@ from attrs import evolve, fields
 from vmcore.architecture import Architecture, Layout
 from vmcore.arealist import AreaList
 from vmcore.cpu import Cpu, Watcher
-from vmcore.errors import ConfigurationError, KernelBug, KernelDead, KernelFailure, KernelOops, choices
+from vmcore.errors import (
+    ArgumentError,
+    ConfigurationError,
+    KernelBug,
+    KernelDead,
+    KernelFailure,
+    KernelOops,
+    choices,
+)
 from vmcore.flags import ZERO_SIZE_PTR
 from vmcore.flushes import Flush, FlushAction
 from vmcore.hookspecs import FlushSymbol
@@ -289,6 +297,7 @@ class Machine:
         Raises:
             ConfigurationError: another kind, or a negative number.
         """
+        nth = index(nth)
         if kind not in FAULT_KINDS:
             raise ConfigurationError(f"fail: unknown kind {kind!r}: {choices(kind, FAULT_KINDS, 'valid')}")
         if nth < 0:
@@ -303,7 +312,13 @@ class Machine:
             self.init_mm.fail_countdown = nth
 
     def kmalloc(self, size: int, gfp: int, node: int) -> int | None:
-        """Allocate as kmalloc_node() does: return a handle, ZERO_SIZE_PTR for 0 bytes, None: out of memory."""
+        """Allocate as kmalloc_node() does: return a handle, ZERO_SIZE_PTR for 0 bytes, None: out of memory.
+
+        Raises:
+            ArgumentError: ``size`` is negative.
+        """
+        if size.__class__ is not int or size < 0:
+            size = _count(size, "kmalloc", "bytes")
         failing = self._kmalloc_countdown == 1
         if self._kmalloc_countdown:
             self._kmalloc_countdown -= 1
@@ -324,7 +339,13 @@ class Machine:
 
         Returns:
             Frames, int64; fewer than ``count`` when one was refused.
+
+        Raises:
+            ArgumentError: ``count`` is negative.
+            ConfigurationError: this machine has no such node; any negative one means any.
         """
+        if count.__class__ is not int or count < 0:
+            count = _count(count, "alloc_pages", "pages")
         allowed = min(count, self._page_countdown - 1) if self._page_countdown else count
         frames = self.pages.alloc(allowed, gfp, node)
         if self._page_countdown:
@@ -339,6 +360,16 @@ class Machine:
                 failed=len(frames) < count,
             )
         return frames
+
+    def _node(self, node: int) -> int:
+        """Return a caller's NUMA node.
+
+        Raises:
+            ConfigurationError: this machine has no such node.
+        """
+        node = index(node)
+        self.pages.check_node(node)
+        return node
 
     def free_pages(self, frames: np.ndarray) -> None:
         """Give pages back, in this order (__free_page() for each)."""
@@ -544,6 +575,18 @@ class Machine:
         self.syncs += 1
         if self.events.sync is not None:
             self.events.sync()
+
+
+def _count(value: int, function: str, unit: str) -> int:
+    """Return a caller's number of things.
+
+    Raises:
+        ArgumentError: it is negative.
+    """
+    number = index(value)
+    if number < 0:
+        raise ArgumentError(f"{function}: found {number} {unit}, expected 0 or more")
+    return number
 
 
 _FLUSH_SYMBOLS = ("flush_cache_vmap", "flush_cache_vunmap", "flush_tlb_kernel_range")

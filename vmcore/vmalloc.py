@@ -89,7 +89,7 @@ class Vmalloc(Machine):
         Kernel: mm/vmalloc.c:30-88.
         """
         self.alive()
-        addr, size = index(addr), index(size)
+        addr, size = index(addr) & self.word_mask, index(size)
         end = addr + size & self.word_mask
         if addr >= end:
             self.bug("addr >= end", "unmap_kernel_range")
@@ -256,20 +256,25 @@ class Vmalloc(Machine):
     def _get_vm_area(self, size: int, flags: int, start: int, end: int) -> VmStruct:
         """Reserve an area in a window (mm/vmalloc.c:241 __get_vm_area); see `_get_vm_area_node`."""
         self.alive()
-        return self._get_vm_area_node(size, flags, start, end, ANY_NODE, GFP_KERNEL)
+        return self._get_vm_area_node(size, index(flags), index(start), index(end), ANY_NODE, GFP_KERNEL)
 
     def get_vm_area(self, size: int, flags: int) -> VmStruct:
         """Reserve an area in the vmalloc window (mm/vmalloc.c:257); see `_get_vm_area_node`."""
         return self._get_vm_area(size, flags, self.layout.vmalloc_start, self.layout.vmalloc_end)
 
     def get_vm_area_node(self, size: int, flags: int, node: int, gfp_mask: int) -> VmStruct:
-        """Reserve an area, its descriptor on a node (mm/vmalloc.c:262); see `_get_vm_area_node`."""
+        """Reserve an area, its descriptor on a node, any if negative (mm/vmalloc.c:262); see `_get_vm_area_node`.
+
+        Raises:
+            ConfigurationError: this machine has no such node.
+        """
         self.alive()
-        window = self.layout.vmalloc_start, self.layout.vmalloc_end
-        return self._get_vm_area_node(size, flags, *window, node, gfp_mask)
+        window, node = (self.layout.vmalloc_start, self.layout.vmalloc_end), self._node(node)
+        return self._get_vm_area_node(size, index(flags), *window, node, index(gfp_mask))
 
     def find_vm_area(self, addr: int) -> VmStruct | None:
         """Return the first area on the list that starts at an address (mm/vmalloc.c:270 __find_vm_area)."""
+        addr = index(addr) & self.word_mask
         with self.vmlist_lock:
             return self.vmlist.find(addr)
 
@@ -298,12 +303,13 @@ class Vmalloc(Machine):
         Kernel: mm/vmalloc.c:312.
         """
         self.alive()
+        addr = index(addr) & self.word_mask
         with self.vmlist_lock:
             return self._remove_vm_area(addr)
 
     def _vunmap(self, addr: int, deallocate_pages: bool) -> None:
         """Unmap; free the pages if asked; a bad address is logged and warned about (mm/vmalloc.c:321)."""
-        addr = index(addr)
+        addr = index(addr) & self.word_mask
         if not addr:
             return
         if addr & self.page_size - 1:
@@ -521,9 +527,13 @@ class Vmalloc(Machine):
         return addr
 
     def vmalloc_node(self, size: int, node: int) -> int:
-        """Allocate on a NUMA node, -1: any (mm/vmalloc.c:560); see `vmalloc`."""
+        """Allocate on a NUMA node, any if it is negative (mm/vmalloc.c:560); see `vmalloc`.
+
+        Raises:
+            ConfigurationError: this machine has no such node.
+        """
         self.alive()
-        return self._vmalloc_node(size, GFP_KERNEL | _HIGHMEM, self.page_kernel, node)
+        return self._vmalloc_node(size, GFP_KERNEL | _HIGHMEM, self.page_kernel, self._node(node))
 
     def vmalloc_exec(self, size: int) -> int:
         """Allocate executable memory (mm/vmalloc.c:582); see `vmalloc`.

@@ -36,6 +36,14 @@ class PageSource(Protocol):
         """Take frames (int64) back, in this order."""
         ...
 
+    def check_node(self, node: int) -> None:
+        """Refuse a node that it has no pages of; a negative one means any.
+
+        Raises:
+            ConfigurationError: there is no such node.
+        """
+        ...
+
     def allocated(self, frames: np.ndarray) -> np.ndarray:
         """Tell for each frame (int64) whether it is handed out, bool (page_count() != 0)."""
         ...
@@ -202,6 +210,7 @@ class PageAllocator:
         Returns:
             Shape ``(n,)``, int64, n <= count, in the order C would have got them.
         """
+        zero = gfp & _ZERO
         with self._lock:
             chain = self._chain(gfp, node)
             if count == 1 and chain and chain[0].recent:
@@ -212,7 +221,7 @@ class PageAllocator:
             else:
                 frames = self._take(count, chain)
                 self._mark(frames, True)
-        if gfp & _ZERO and len(frames):
+        if zero and len(frames):
             self._memory.zero_frames(frames)
         return frames
 
@@ -314,8 +323,9 @@ class PageAllocator:
         """Return the zones to try, in order (mm/page_alloc.c build_zonelists, node order)."""
         chain = self._chains.get((gfp, node))
         if chain is None:
-            if not -1 <= node < len(self.zones):
-                raise ConfigurationError(f"node {node}: this machine has nodes 0 to {len(self.zones) - 1}")
+            if node < ANY_NODE:
+                return self._chain(gfp, ANY_NODE)
+            self.check_node(node)
             wanted, first = gfp_zone(gfp, self._names), max(node, 0)
             tried = 1 if gfp & _THISNODE else len(self.zones)
             order = [(first + i) % len(self.zones) for i in range(tried)]
@@ -324,19 +334,31 @@ class PageAllocator:
             self._chains[gfp, node] = chain
         return chain
 
+    def check_node(self, node: int) -> None:
+        """Refuse a node that this machine does not have; a negative one means any (mm/vmalloc.c:453).
+
+        Raises:
+            ConfigurationError: there is no such node.
+        """
+        if node >= len(self.zones):
+            raise ConfigurationError(f"node {node}: this machine has nodes 0 to {len(self.zones) - 1}")
+
     def free(self, frames: np.ndarray) -> None:
         """Take frames back, in this order.
 
         Raises:
             BrokenInvariant: one of them is not handed out.
+            BusError: one of them is in no bank of RAM.
         """
         if not len(frames):
             return
         with self._lock:
             if len(frames) == 1 and self._free_one(frames.item()):
                 return
-            self._mark(frames, False)
             numbers = frames.tolist() if len(frames) <= _FEW else (int(frames.min()), int(frames.max()))
+            for frame in (min(numbers), max(numbers)):
+                self._memory.page_row(frame)  # is there RAM?
+            self._mark(frames, False)
             lowest, highest = self._home(min(numbers)), self._home(max(numbers))
             if lowest == highest:
                 self._homes[lowest][2].give(frames)
