@@ -221,9 +221,10 @@ def test_numbers_are_not_used_again(arch, kernel):
 
 
 def test_a_process_may_come_and_go_for_ever(arch, kernel):
-    k = kernel(arch, ram="16M")
+    k = kernel(arch, ram=RAM)
+    left(k, 64)
     roots = set()
-    for _ in range(16 << 20 >> arch.page_shift):
+    for _ in range(65):
         mm = k.mm_alloc()
         roots.add(mm.tables.root)
         k.mm_free(mm)

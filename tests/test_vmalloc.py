@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from tests.listening import Recorder
-from vmcore.errors import InvalidSize, KernelBug, KernelDead, KernelOops, OutOfMemory, OutOfVmallocSpace
+from vmcore.errors import (
+    ArgumentError,
+    InvalidSize,
+    KernelBug,
+    KernelDead,
+    KernelOops,
+    OutOfMemory,
+    OutOfVmallocSpace,
+)
 from vmcore.flags import NO_FRAME, VM
 
 RAM = 64 << 20
@@ -354,6 +362,17 @@ def test_an_odd_range_clears_its_table_to_the_end_and_runs_over(k, skip, size):
         k.unmap_kernel_range(addr + skip * page, size)
     assert (k.init_mm.frames(addr, 20) >= 0).tolist() == [n < skip for n in range(20)]
     assert isinstance(k.dead, KernelOops)
+
+
+def test_an_odd_area_maps_a_page_for_its_part_and_runs_over(k):
+    page, pages = k.arch.page_size, k.alloc_pages(3, 0xD0, -1)
+    area = k.get_vm_area(3 * page, int(VM.MAP))
+    area.size = 3 * page + 5  # two whole pages, a part of one, and the guard
+    with pytest.raises(ArgumentError, match=r"shape \(2,\), expected one frame for each of the 3 pages"):
+        k.map_vm_area(area, k.page_kernel, pages[:2])
+    with pytest.raises(KernelOops, match="page-table overrun"):
+        k.map_vm_area(area, k.page_kernel, pages)
+    assert k.init_mm.frames(area.addr, 4).tolist() == [*pages.tolist(), NO_FRAME]
 
 
 def test_an_odd_range_over_two_tables_clears_the_first_and_the_second_to_its_end(k):

@@ -124,7 +124,7 @@ class Vmalloc(Machine):
         Kernel: mm/vmalloc.c:95-167.
         """
         self.alive()
-        needed = (area.size >> self.page_shift) - 1
+        needed = -(self.page_size - area.size >> self.page_shift)  # C reads one for a part of a page, too
         prot, frames = self._entry_bits(prot, "map_vm_area"), self._page_pointers(pages, needed, "map_vm_area")
         result = self._map_page_pointers(area, prot, frames, "map_vm_area")
         if not result.ok:
