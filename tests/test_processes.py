@@ -1,9 +1,15 @@
 """Processes' root tables: copied at birth, synced by vmalloc_sync_all, repaired by vmalloc_fault."""
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
+
 import pytest
 from attrs import evolve
 
-from vmcore.errors import KernelBug, OutOfMemory
+from vmcore.errors import BrokenInvariant, ConfigurationError, KernelBug, OutOfMemory
+from vmcore.hookspecs import hookimpl
+from vmcore.mmu import Mmu
 
 RAM = 64 << 20
 
@@ -175,3 +181,170 @@ def test_a_slot_that_was_synced_once_is_never_looked_at_again(kernel, registry, 
     k.vmalloc_sync_all()
     assert mm.tables.entry(addr, 0) == (at, 0)
     assert k.mm_alloc().tables.entry(addr, 0)[1] == word
+
+
+# ---- the end of a process
+
+
+def everything(k):
+    zones = [(zone.free, len(zone.given_back())) for node in k.pages.zones for zone in node]
+    return k.pages.pages_in_use, [free for free, _ in zones], list(k.pgd_list), k.slab.live_objects
+
+
+@pytest.mark.parametrize("platform", [0, -1])
+def test_a_process_that_ends_gives_back_what_was_its_own(arch, kernel, platform):
+    k = kernel(arch, ram=RAM, platform=arch.platforms[platform] if arch.platforms else None)
+    before = everything(k)
+    addr = k.vmalloc(4096)
+    with_vmalloc = everything(k)
+    mm = k.mm_alloc()
+    k.vmalloc_sync_all()
+    page = k.alloc_pages(1, 0xD0, -1)
+    user = 1 << arch.levels[-2].shift
+    for at in (user, 3 * user, user << arch.levels[-2].bits if len(arch.levels) > 2 else 5 * user):
+        assert mm.tables.map(at, at + arch.page_size, page, arch.page_kernel).ok
+    k.free_pages(page)
+    k.mm_free(mm)
+    assert everything(k) == with_vmalloc
+    assert k.vread(addr, 1) is not None
+    k.vfree(addr)
+    k.check()
+    assert before[1:] != with_vmalloc[1:]
+
+
+def test_numbers_are_not_used_again(arch, kernel):
+    k = kernel(arch, ram=RAM)
+    one, two = k.mm_alloc(), k.mm_alloc()
+    k.mm_free(two)
+    assert [one.number, two.number, k.mm_alloc().number] == [1, 2, 3]
+    assert [mm.number for mm in k.pgd_list] == [1, 3]
+
+
+def test_a_process_may_come_and_go_for_ever(arch, kernel):
+    k = kernel(arch, ram=RAM)
+    left(k, 64)
+    roots = set()
+    for _ in range(65):
+        mm = k.mm_alloc()
+        roots.add(mm.tables.root)
+        k.mm_free(mm)
+    assert len(roots) == 1
+    k.check()
+
+
+def test_who_may_not_be_freed(arch, kernel):
+    k, other = kernel(arch, ram=RAM, cpus=min(2, arch.max_cpus)), kernel(arch, ram=RAM)
+    mm, foreign, last = k.mm_alloc(), other.mm_alloc(), len(k.cpus) - 1
+    k.switch_mm(last, mm)
+    before = everything(k)
+    text = f"mm_free: found process 1 on CPU {last}, expected one that no CPU runs; call switch_mm"
+    made = r"expected a process that mm_alloc\(\) of this kernel made"
+    for victim, why in ((mm, text), (foreign, made), (None, f"found None, {made}")):
+        with pytest.raises(ConfigurationError, match=why):
+            k.mm_free(victim)
+    assert everything(k) == before
+    k.switch_mm(last, None)
+    k.mm_free(mm)
+    with pytest.raises(ConfigurationError, match=r"and mm_free\(\) did not free"):
+        k.mm_free(mm)
+    with pytest.raises(ConfigurationError, match=r"and mm_free\(\) did not free"):
+        k.switch_mm(0, mm)
+    assert k.current_mm(0) is None
+    k.check()
+
+
+def test_a_process_whose_table_is_free_is_not_freed(arch, kernel):
+    k = kernel(arch, ram=RAM)
+    mm, user = k.mm_alloc(), 1 << arch.levels[-2].shift
+    page = k.alloc_pages(1, 0xD0, -1)
+    mm.tables.map(user, user + arch.page_size, page, arch.page_kernel)
+    table = mm.tables.table_addresses(k.layout.first_kernel_pgd)[arch.levels[1].name] >> arch.page_shift
+    k.pages.free(table)
+    before = everything(k)
+    with pytest.raises(BrokenInvariant, match="process 1 has a page table in a page that is free"):
+        k.mm_free(mm)
+    assert everything(k) == before
+
+
+def test_what_tlbs_keep_of_a_process_goes_with_it(kernel):
+    class Heard:
+        drops: ClassVar[list] = []
+
+        @hookimpl
+        def vmcore_tlb_dropped(self, cpu, scope, start, end, entries):
+            self.drops.append((cpu, scope, start, end, entries))
+
+    k = kernel("armv7", ram=RAM, cpus=2, check_coherence=True, listeners=[Heard()])
+    one, two, user = k.mm_alloc(), k.mm_alloc(), 0x10000
+    page = k.alloc_pages(1, 0xD0, -1)
+    private = 0x0CF  # as PAGE_KERNEL; the hardware word gets nG below
+    for mm in (one, two):
+        assert mm.tables.map(user, user + 4096, page, private).ok
+        at = Mmu(k.arch, k.memory, mm.tables.root).walk(user).steps[-1].entry_address
+        k.memory.store(at, k.memory.load(at, 4) | 0x800, 4)
+        k.switch_mm(0, mm)
+        k.cpu.load(user, 1)
+        k.switch_mm(0, None)
+        k.cpu.load(k.layout.page_offset + 0x800000, 1)
+    spaces = [entry.space for entry in k.cpus[0].tlb.entries() if entry.page == user >> 12]
+    assert spaces == [two.number]
+    Heard.drops.clear()
+    k.mm_free(two)
+    assert Heard.drops == [(0, "mm", 0, 0, 1)]
+    k.free_pages(page)
+    k.alloc_pages(1, 0xD0, -1)
+    assert k.coherence.reports == []
+
+
+def left(k, count):
+    """Leave so many pages free."""
+    free = sum(zone.free for node in k.pages.zones for zone in node)
+    return k.pages.alloc(free - count, 0xD2, -1)
+
+
+def test_a_process_that_cannot_be_made_whole_leaves_nothing(kernel):
+    k = kernel("i386-pae", ram=RAM, platform="paravirt")
+    taken = left(k, 1)  # for the root, and none for the copy of the kernel's table
+    before = everything(k)
+    with pytest.raises(OutOfMemory, match="consecutive page frames for a root table"):
+        k.mm_alloc()
+    assert everything(k) == before
+    k.pages.free(taken[-2:])
+    with pytest.raises(OutOfMemory):  # what was given back page by page is no root table
+        k.pages.alloc_root(4 * k.arch.page_size)
+    k.check()
+    k = kernel("i386-pae", ram=RAM, platform="paravirt")
+    left(k, 2)
+    assert k.mm_alloc().number == 1  # the failed one took no number
+
+
+def test_the_second_copy_that_fails_takes_the_first_with_it(kernel, registry):
+    arch = registry.get("i386-pae")
+    k = kernel(evolve(arch, layout=lambda request: evolve(arch.layout(request), first_kernel_pgd=2)), ram=RAM,
+               platform="paravirt")  # fmt: skip
+    tables = k.init_mm.table_addresses()["pmd"]
+    assert len(tables) == 2
+    for free in (1, 2):
+        k = kernel(k.arch, ram=RAM, platform="paravirt")
+        left(k, free)
+        before = everything(k)
+        with pytest.raises(OutOfMemory):
+            k.mm_alloc()
+        assert everything(k) == before
+        k.check()
+
+
+def test_numbers_are_unique_under_threads(kernel):
+    k = kernel("i386", ram=RAM)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            made = list(pool.map(lambda _: k.mm_alloc(), range(400)))
+            freed = list(pool.map(k.mm_free, made[::2]))
+    finally:
+        sys.setswitchinterval(interval)
+    assert sorted(mm.number for mm in made) == list(range(1, 401))
+    assert [mm.number for mm in k.pgd_list] == sorted(mm.number for mm in made[1::2])
+    assert len(freed) == 200
+    k.check()

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from tests.listening import Recorder
-from vmcore.errors import InvalidSize, KernelBug, KernelDead, OutOfMemory, OutOfVmallocSpace
+from vmcore.errors import (
+    ArgumentError,
+    InvalidSize,
+    KernelBug,
+    KernelDead,
+    KernelOops,
+    OutOfMemory,
+    OutOfVmallocSpace,
+)
 from vmcore.flags import NO_FRAME, VM
 
 RAM = 64 << 20
@@ -307,3 +315,72 @@ def test_a_null_page_in_an_areas_array_is_a_bug(k):
         k.vfree(addr)
     assert (caught.value.condition, caught.value.function) == ("!area->pages[i]", "__vunmap")
     assert k.pages.allocated(np.array(frames)).tolist() == [False, True, True]
+
+
+# ---- VM_VPAGES of the caller's own
+
+
+@pytest.mark.parametrize("flags", [VM.ALLOC | VM.VPAGES, VM.VPAGES])
+def test_a_callers_own_vpages_warns_at_vfree_and_goes_on(k, flags):
+    page = k.arch.page_size
+    area = k.get_vm_area(4 * page, int(flags))
+    addr = k._vmalloc_area(area, 0xD0, k.page_kernel)
+    handle, used = area.pages_handle, k.pages.pages_in_use
+    k.mem_map = (0x1000, 64)
+    k.vfree(addr)  # C takes the object that holds the page array for an address: vfree(area->pages)
+    digits = k.arch.word_bits // 4
+    assert k.dmesg == [f"<3>Trying to vfree() bad address ({handle:0{digits}x})\n"]
+    assert k.warnings == [("1", "__vunmap")]
+    assert (k.dead, len(k.vmlist), used - k.pages.pages_in_use) == (None, 0, 4)
+    assert k.slab.live_objects == 1  # the page array: nobody frees it in C, either
+    k.check()
+
+
+def test_a_callers_own_vpages_on_an_area_without_pages(k):
+    area = k.get_vm_area(k.arch.page_size, int(VM.VPAGES))
+    k.vfree(area.addr)
+    assert (k.dmesg, k.slab.live_objects) == ([], 0)
+
+
+def test_a_callers_own_vpages_and_an_array_that_is_vmalloced(kernel, registry):
+    k = kernel("i386", ram=64 << 20)
+    k.mem_map = (0x2000_0000, 32)
+    area = k.get_vm_area(1100 * 4096, int(VM.VPAGES))
+    k.vfree(k._vmalloc_area(area, 0xD2, k.page_kernel))
+    assert (k.dmesg, len(k.vmlist), k.slab.live_objects) == ([], 0, 0)
+
+
+# ---- a range that is no whole number of pages
+
+
+@pytest.mark.parametrize(("skip", "size"), [(1, 1), (1, 0x1001), (0, 0x7FF), (3, 0x2001)])
+def test_an_odd_range_clears_its_table_to_the_end_and_runs_over(k, skip, size):
+    page, table = k.arch.page_size, 1 << k.arch.levels[-1].shift + k.arch.levels[-1].bits
+    addr = k.vmalloc(20 * page)
+    assert addr % table + 20 * page < table
+    with pytest.raises(KernelOops, match="page-table overrun"):
+        k.unmap_kernel_range(addr + skip * page, size)
+    assert (k.init_mm.frames(addr, 20) >= 0).tolist() == [n < skip for n in range(20)]
+    assert isinstance(k.dead, KernelOops)
+
+
+def test_an_odd_area_maps_a_page_for_its_part_and_runs_over(k):
+    page, pages = k.arch.page_size, k.alloc_pages(3, 0xD0, -1)
+    area = k.get_vm_area(3 * page, int(VM.MAP))
+    area.size = 3 * page + 5  # two whole pages, a part of one, and the guard
+    with pytest.raises(ArgumentError, match=r"shape \(2,\), expected one frame for each of the 3 pages"):
+        k.map_vm_area(area, k.page_kernel, pages[:2])
+    with pytest.raises(KernelOops, match="page-table overrun"):
+        k.map_vm_area(area, k.page_kernel, pages)
+    assert k.init_mm.frames(area.addr, 4).tolist() == [*pages.tolist(), NO_FRAME]
+
+
+def test_an_odd_range_over_two_tables_clears_the_first_and_the_second_to_its_end(k):
+    page, table = k.arch.page_size, 1 << k.arch.levels[-1].shift + k.arch.levels[-1].bits
+    k.vmalloc(table - 12 * page - k.layout.vmalloc_start % table - page)
+    addr = k.vmalloc(40 * page)
+    before = table - addr % table >> k.arch.page_shift
+    assert 0 < before < 40
+    with pytest.raises(KernelOops, match="page-table overrun"):
+        k.unmap_kernel_range(addr + page, before * page + 1)
+    assert (k.init_mm.frames(addr, 40) >= 0).tolist() == [n < 1 for n in range(40)]

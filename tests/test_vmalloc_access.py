@@ -1,9 +1,11 @@
 """vread, vwrite and remap_vmalloc_range on every machine: pages, gaps, guard pages, faults, errnos in order."""
 
+from array import array
+
 import numpy as np
 import pytest
 
-from vmcore.errors import KernelDead, KernelError, KernelOops
+from vmcore.errors import ArgumentError, KernelDead, KernelError, KernelOops
 from vmcore.flags import NO_FRAME, VM, VmaFlags
 from vmcore.vmalloc import VmAreaStruct
 
@@ -184,3 +186,71 @@ def test_more_pages_than_one_step_looks_at(kernel):
     vma = user(k, 16, pages)
     k.remap_vmalloc_range(vma, area.addr, 0)
     assert (vma.inserted == k.init_mm.frames(area.addr, pages)).all()
+
+
+# ---- buffers of other items
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        array("I", range(1000)),
+        np.arange(1000, dtype=np.uint32),
+        np.arange(1000, dtype=">u4"),
+        np.arange(500.0),
+        np.arange(1000, dtype=np.int32).reshape(10, 100),
+        memoryview(array("H", range(2000))),
+        bytearray(4000),
+    ],
+    ids=["array", "uint32", "other byte order", "float64", "two dimensions", "memoryview", "bytearray"],
+)
+def test_all_bytes_of_wide_items_are_written(k, data):
+    addr = k.vmalloc(2 * k.arch.page_size)
+    assert k.vwrite(addr + 6, data) == 4000
+    assert k.vread(addr + 6, 4000) == memoryview(data).tobytes()
+
+
+@pytest.mark.parametrize("data", [b"", array("I"), np.empty((0, 3)), memoryview(b"")[::2]])
+def test_nothing_to_write(k, data):
+    assert k.vwrite(k.vmalloc(4096), data) == 0
+
+
+@pytest.mark.parametrize("data", [np.arange(8)[::2], np.array([None]), "text", [1], np.zeros(2, "M8[s]"), 7])
+def test_what_is_not_bytes_in_one_piece_is_refused(k, data):
+    addr = k.vmalloc(4096)
+    for store in (k.vwrite, k.cpu.store):
+        with pytest.raises(ArgumentError, match=f": found {type(data).__name__}, expected bytes, or an array of "):
+            store(addr, data)
+    assert k.vread(addr, 64) == bytes(64)
+
+
+# ---- a vma that ends where it starts, or below
+
+
+@pytest.mark.parametrize("size", [0, -1, -2, -3, "wraps"])
+def test_a_vma_that_ends_below_its_start_takes_no_page(k, size):
+    page = k.arch.page_size
+    addr = k.vmalloc_user(3 * page)
+    start = k.arch.word_mask + 1 - page if size == "wraps" else 0x100000 * page
+    vma = VmAreaStruct(start, 2 * page if size == "wraps" else start + size * page)
+    usize = vma.vm_end - vma.vm_start & k.arch.word_mask
+    refuses = refused(k, vma, addr, 0)
+    assert refuses == (EFAULT if usize <= 3 * page else EINVAL)
+    assert (vma.inserted.tolist(), vma.vm_flags, k.dead) == ([], 0, None)
+
+
+# ---- a kernel that dies again
+
+
+def test_a_second_oops_keeps_the_first_cause(k):
+    addr = k.vmalloc(2 * k.arch.page_size)
+    k.unmap_kernel_range(addr, 2 * k.arch.page_size)
+    with pytest.raises(KernelOops) as first:
+        k.vread(addr + k.arch.page_size, 1)
+    with pytest.raises(KernelOops) as second:
+        k.vread(addr, 1)
+    assert (first.value.address, second.value.address) == (addr + k.arch.page_size, addr)
+    assert k.dead is first.value
+    with pytest.raises(KernelDead) as dead:
+        k.vmalloc(1)
+    assert dead.value.cause is first.value

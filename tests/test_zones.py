@@ -179,7 +179,12 @@ def test_thisnode_never_leaves_its_node():
     assert pages.alloc(1, 0xD2, 1).tolist() == [0x2800]
 
 
-@pytest.mark.parametrize("node", [-2, 3, 100])
+def test_any_negative_node_means_any():
+    pages = allocator(LOW, nodes=3, ram=60 * MIB)
+    assert [pages.alloc(1, GFP_KERNEL, node).tolist() for node in (-1, -2, -100)] == [[0x1000], [0x1001], [0x1002]]
+
+
+@pytest.mark.parametrize("node", [3, 100])
 def test_a_node_that_is_not_there(node):
     pages = allocator(LOW, nodes=3, ram=60 * MIB)
     with pytest.raises(ConfigurationError, match=f"node {node}: this machine has nodes 0 to 2"):

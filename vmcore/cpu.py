@@ -106,13 +106,21 @@ class Host(Protocol):
 _BATCH = 1 << 16  # pages of one access that are translated in one step
 
 
-def _as_bytes(data: object) -> memoryview:
-    """Return what is to be stored as bytes."""
+def as_bytes(data: object, function: str) -> memoryview:
+    """Return a buffer as its bytes, for ``function`` to store.
+
+    Raises:
+        ArgumentError: it is no buffer, not in one piece, or of items that are no plain numbers.
+    """
     try:
-        return memoryview(data).cast("B")  # type: ignore[arg-type]
-    except TypeError:
+        view = memoryview(data)  # type: ignore[arg-type]
+        if view.format == "O":  # pointers of the host
+            raise TypeError
+        return view.cast("B") if view.nbytes else memoryview(b"")
+    except (TypeError, ValueError, BufferError):
         raise ArgumentError(
-            f"store: found {type(data).__name__}, expected bytes, or an array that lies in one piece"
+            f"{function}: found {type(data).__name__}, expected bytes, or an array of plain numbers that lies in "
+            "one piece"
         ) from None
 
 
@@ -225,7 +233,7 @@ class Cpu:
             BusError: a page is mapped to where no RAM is.
             ArgumentError: the range is empty or leaves the address space.
         """
-        what: Any = data if data.__class__ is bytes else _as_bytes(data)
+        what: Any = data if data.__class__ is bytes else as_bytes(data, "store")
         size = len(what)
         try:
             page, inside = address >> self._shift, address & self._inside

@@ -305,7 +305,8 @@ def vmcore_tlb_filled(cpu: int, addresses: np.ndarray, physical: np.ndarray) -> 
 def vmcore_tlb_dropped(cpu: int, scope: str, start: int, end: int, entries: int) -> None:
     """Event: a CPU's TLB lost entries that were dropped.
 
-    Called: per CPU that had some; *scope* "all", "pages" of ``start`` to ``end``, or "switch" of the mm.
+    Called: per CPU that had some; *scope* "all", "pages" of ``start`` to ``end``, "switch" of the mm, or "mm":
+        a process was freed.
     Default: nobody listens, nothing is computed.
     Returns: ignored.
     Added: contract 1.1.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from operator import index
 from os import PathLike
 from typing import Any, Self
 
@@ -14,7 +15,14 @@ from vmcore.arealist import VmStruct
 from vmcore.coherence import Checker
 from vmcore.elf import Note
 from vmcore.elfcore import write_core
-from vmcore.errors import BrokenInvariant, ConfigurationError, KernelClosed, OutOfMemory, VmcoreError
+from vmcore.errors import (
+    ArgumentError,
+    BrokenInvariant,
+    ConfigurationError,
+    KernelClosed,
+    OutOfMemory,
+    VmcoreError,
+)
 from vmcore.explain import explain, vmallocinfo
 from vmcore.flags import ANY_NODE, GFP_PGTABLE, NO_FRAME, VM
 from vmcore.link import assemble
@@ -112,6 +120,7 @@ class Kernel(Vmalloc):
         super().__init__(record, layout, linked, events, memory, pages, tables, Slab(), physpages, chosen.cpus)
         self.dmesg += left_out
         self.printk_count += len(left_out)
+        self._mms_made, self._root_bytes = 0, max(record.root_bytes, record.page_size)
         self.init_mm.prebuild(layout.first_kernel_pgd)
         if record.linear_map is not None:
             self._map_lowmem(record.linear_map)
@@ -153,31 +162,88 @@ class Kernel(Vmalloc):
         """Make a process: a root table with the kernel's entries copied from init_mm (pgd_alloc()).
 
         Raises:
-            OutOfMemory: no room for a root table.
+            OutOfMemory: no room for a root table, or for a copy of a table below it; nothing is kept then.
         """
         self.steps += 1
-        first = self.layout.first_kernel_pgd
         root_level = self.arch.levels[0]
-        root = self.pages.alloc_root(max(self.arch.root_bytes, self.arch.page_size))
-        skip = first * root_level.entry_bytes
-        kernel_half = self.memory.read(self.init_mm.root + skip, root_level.table_bytes - skip)
-        self.memory.write(root, bytes(skip) + kernel_half)
-        if root_level.prebuilt and not self.layout.shared_kernel_tables:
-            self._copy_tables(root + skip, root_level, root_level.entries - first)
-        mm = Mm(len(self.pgd_list) + 1, self._page_tables(root))
-        with self.pgd_lock:
+        skip = self.layout.first_kernel_pgd * root_level.entry_bytes
+        root = self.pages.alloc_root(self._root_bytes)
+        with self.pgd_lock:  # a sync must not fall between the copy and the list
+            kernel_half = self.memory.read(self.init_mm.root + skip, root_level.table_bytes - skip)
+            self.memory.write(root, bytes(skip) + kernel_half)
+            try:
+                self._copy_tables(root)
+            except OutOfMemory:
+                self.pages.free_root(root, self._root_bytes)
+                raise
+            self._mms_made += 1
+            mm = Mm(self._mms_made, self._page_tables(root))
             self.pgd_list.append(mm)
         return mm
 
-    def _copy_tables(self, entries: int, level: Level, count: int) -> None:
+    def _private_entries(self, root: int) -> list[int]:
+        """Return where the root entries are whose tables each process has copies of; mostly there are none."""
+        level, first = self.arch.levels[0], self.layout.first_kernel_pgd
+        if not level.prebuilt or self.layout.shared_kernel_tables:
+            return []
+        places = range(root + first * level.entry_bytes, root + level.table_bytes, level.entry_bytes)
+        return [at for at in places if self.memory.load(at, level.word_bytes) & level.present_mask]
+
+    def _copy_tables(self, root: int) -> None:
         """Give a new root tables of its own below its kernel entries, copies of init_mm's (pgd_alloc())."""
-        size = self.arch.page_size
-        for at in range(entries, entries + count * level.entry_bytes, level.entry_bytes):
-            word = self.memory.load(at, level.word_bytes)
-            if word & level.present_mask:
+        level, size, made = self.arch.levels[0], self.arch.page_size, list[int]()
+        for at in self._private_entries(root):
+            try:
                 table = self.pages.alloc_root(size)
-                self.memory.write(table, self.memory.read(level.decode(word), size))
-                self.memory.store(at, level.encode(table, level.table_flags), level.word_bytes)
+            except OutOfMemory:
+                for copy in made:
+                    self.pages.free_root(copy, size)
+                raise
+            made.append(table)
+            word = self.memory.load(at, level.word_bytes)
+            self.memory.write(table, self.memory.read(level.decode(word), size))
+            self.memory.store(at, level.encode(table, level.table_flags), level.word_bytes)
+
+    @mutating
+    def mm_free(self, mm: Mm) -> None:
+        """Free a process that no CPU runs: its own tables and its root (exit_mmap() and pgd_free()).
+
+        Frames that its user entries map stay their owners': nothing here counts references to pages. TLB
+        entries of it are dropped, and its number is not used again.
+
+        Raises:
+            ConfigurationError: it is freed already, another kernel's, or a CPU runs it.
+            BrokenInvariant: its tables are not pages of its own; nothing is freed then.
+        """
+        with self.pgd_lock:
+            self._expect_mm(mm)
+            if runs := [str(cpu.number) for cpu in self.cpus if cpu.mm is mm]:
+                raise ConfigurationError(
+                    f"mm_free: found process {mm.number} on CPU {', '.join(runs)}, expected one that no CPU runs; "
+                    "call switch_mm() first"
+                )
+            own = self._own_tables(mm)
+            self.steps += 1
+            self.pgd_list.remove(mm)
+        for cpu in self.cpus:  # tlb_finish_mmu()
+            self._dropped(cpu, "mm", 0, 0, cpu.tlb.drop_space(mm.number))
+        self.pages.free(own)
+        self.pages.free_root(mm.tables.root, self._root_bytes)
+
+    def _own_tables(self, mm: Mm) -> np.ndarray:
+        """Return the frames, int64, of the tables below a root that no other process has.
+
+        Raises:
+            BrokenInvariant: one of them is not handed out, or there twice.
+        """
+        level = self.arch.levels[0]
+        entries = (self.memory.load(at, level.word_bytes) for at in self._private_entries(mm.tables.root))
+        copies = [level.decode(entry) for entry in entries]
+        below = mm.tables.table_addresses(self.layout.first_kernel_pgd)
+        own = np.concatenate([*below.values(), np.array(copies, np.int64)]) >> self.page_shift
+        if len(np.unique(own)) != len(own) or not self.pages.allocated(own).all():
+            raise BrokenInvariant(f"process {mm.number} has a page table in a page that is free, or has it twice")
+        return own
 
     # ---- ioremap, as vmalloc's other big user
 
@@ -192,16 +258,24 @@ class Kernel(Vmalloc):
 
         Raises:
             InvalidSize, OutOfMemory, OutOfVmallocSpace: as for `get_vm_area`.
+            ArgumentError: the range leaves the physical addresses that a page-table entry can hold, or ``prot``
+                has bits that no entry has.
         """
-        page, shift = self.arch.page_size, self.arch.page_shift
-        offset = phys & page - 1
-        area = self.get_vm_area((size + offset + page - 1) & -page, int(VM.IOREMAP))
-        area.phys_addr = phys - offset
-        pages = area.size - page >> shift
-        frames = (phys >> shift) + np.arange(pages, dtype=np.int64)
+        page, shift, most = self.arch.page_size, self.arch.page_shift, self.arch.levels[-1].physical_end
+        phys, size = index(phys), index(size)
+        if not 0 <= phys <= phys + size <= most:
+            raise ArgumentError(
+                f"ioremap: found {size:#x} bytes at physical address {phys:#x}, expected a range within "
+                f"0x0..{most:#x}, the addresses that a page-table entry of {self.arch.name} holds"
+            )
         if prot is None:
             named = dict(self.arch.protections)
             prot = named.get("IOREMAP", self.arch.page_kernel) | self._smp_flags
+        prot, offset = self._entry_bits(prot, "ioremap"), phys & page - 1
+        area = self.get_vm_area((size + offset + page - 1) & -page if size else 0, int(VM.IOREMAP))
+        area.phys_addr = phys - offset
+        pages = area.size - page >> shift
+        frames = (phys >> shift) + np.arange(pages, dtype=np.int64)
         try:
             self.map_vm_area(area, prot, frames)
         except VmcoreError:
@@ -213,6 +287,7 @@ class Kernel(Vmalloc):
     @mutating
     def iounmap(self, addr: int) -> None:
         """Undo `ioremap`: remove the area an address lies in the first page of, and free its descriptor."""
+        addr = index(addr) & self.word_mask
         area = self.remove_vm_area(addr & -self.arch.page_size)
         if area is None:
             self.printk(f"<3>iounmap: bad address {addr:0{self.arch.word_bits // 4}x}\n")

@@ -34,6 +34,15 @@ def as_segments(value: Iterable[Segment | tuple[int, int, int]]) -> tuple[Segmen
     return tuple(s if isinstance(s, Segment) else Segment(*s) for s in value)
 
 
+def _encode_array(frame: tuple[Segment, ...], addresses: np.ndarray, flags: int) -> np.ndarray:
+    """Put physical addresses (bytes, uint64, shape ``(n,)``) into a frame field, and flags beside it; uint64."""
+    out = np.full(len(addresses), flags, np.uint64)
+    for s in frame:
+        part = addresses >> np.uint64(s.address_bit) & np.uint64((1 << s.width) - 1)
+        out |= part << np.uint64(s.entry_bit)
+    return out
+
+
 @frozen(kw_only=True, field_transformer=typed)
 class Access:
     """What an entry lets privileged code do, and what the MMU writes into it.
@@ -79,6 +88,10 @@ class Leaf:
     shift: int
     frame: tuple[Segment, ...] = field(converter=as_segments)
     access: Access | None = None
+
+    def encode_array(self, addresses: np.ndarray, flags: int) -> np.ndarray:
+        """Make entries for many physical addresses; see `_encode_array`."""
+        return _encode_array(self.frame, addresses, flags)
 
 
 def as_leaves(value: Iterable[Leaf]) -> tuple[Leaf, ...]:
@@ -163,6 +176,11 @@ class Level:
         """The bits of an entry that hold the address."""
         return sum(segment.entry_mask for segment in self.frame)
 
+    @property
+    def physical_end(self) -> int:
+        """The first physical address, bytes, that no entry can hold."""
+        return 1 << max(s.address_bit + s.width for s in self.frame)
+
     def encode(self, address: int, flags: int) -> int:
         """Make the (first) word of an entry for a physical address, bytes."""
         for s in self.frame:
@@ -183,11 +201,7 @@ class Level:
         Returns:
             Shape ``(n,)``, unsigned, ``word_bytes`` wide.
         """
-        out = np.full(len(addresses), flags, np.uint64)
-        for s in self.frame:
-            part = addresses >> np.uint64(s.address_bit) & np.uint64((1 << s.width) - 1)
-            out |= part << np.uint64(s.entry_bit)
-        return out.astype(f"u{self.word_bytes}")
+        return _encode_array(self.frame, addresses, flags).astype(f"u{self.word_bytes}")
 
     def decode_array(self, entries: np.ndarray) -> np.ndarray:
         """Return the physical addresses (bytes, uint64) that entries of shape ``(n,)`` hold."""

@@ -23,6 +23,7 @@ from vmcore.architecture import Architecture, Layout
 from vmcore.arealist import AreaList
 from vmcore.cpu import Cpu, Watcher
 from vmcore.errors import (
+    ArgumentError,
     CannotCopy,
     ConfigurationError,
     KernelBug,
@@ -205,6 +206,9 @@ class Machine:
         # the record's derived numbers, once: they are in every expression of the port
         self.page_size, self.page_shift, self.word_mask = arch.page_size, arch.page_shift, arch.word_mask
         self._pointer_bytes, self._sizeof_vm_struct = arch.pointer_bytes, arch.sizeof_vm_struct
+        last = arch.levels[-1]
+        #: the first frame that no page-table entry can hold, and the first number that is no entry
+        self._frames_end, self._entry_end = last.physical_end >> arch.page_shift, 1 << 8 * last.word_bytes
         self.checker: Watcher | None = None
         self._tlbs_hold = False  # some CPU's TLB holds something
         self.cpus = tuple(Cpu(self, number) for number in range(cpus))
@@ -275,7 +279,7 @@ class Machine:
         raise error
 
     def _die(self, error: KernelFailure) -> None:
-        if self.dead is None:
+        if self.dead is None:  # a dead kernel may be read on, and that may oops again
             self.dead = error
         for cpu in self.cpus:
             cpu.tlb.stop_stores()
@@ -332,8 +336,11 @@ class Machine:
             raise KernelDead(self.dead)
 
     def interrupted(self, function: str, error: BaseException) -> None:
-        """End the kernel where an exception from outside cuts one of its functions short."""
-        if not isinstance(error, VmcoreError):
+        """End the kernel where an exception from outside cuts one of its functions short.
+
+        The errors of a bad argument are raised before anything changes.
+        """
+        if not isinstance(error, VmcoreError | TypeError | ValueError | AttributeError):
             self.halt(KernelInterrupted(function))
 
     def lock_vmlist(self) -> VmlistLock:
@@ -379,6 +386,7 @@ class Machine:
         Raises:
             ConfigurationError: another kind, or a negative number.
         """
+        nth = index(nth)
         if kind not in FAULT_KINDS:
             raise ConfigurationError(f"fail: unknown kind {kind!r}: {choices(kind, FAULT_KINDS, 'valid')}")
         if nth < 0:
@@ -393,7 +401,13 @@ class Machine:
             self.init_mm.fail_countdown = nth
 
     def kmalloc(self, size: int, gfp: int, node: int) -> int | None:
-        """Allocate as kmalloc_node() does: return a handle, ZERO_SIZE_PTR for 0 bytes, None: out of memory."""
+        """Allocate as kmalloc_node() does: return a handle, ZERO_SIZE_PTR for 0 bytes, None: out of memory.
+
+        Raises:
+            ArgumentError: ``size`` is negative.
+        """
+        if size.__class__ is not int or size < 0:
+            size = _count(size, "kmalloc", "bytes")
         if self.dead is not None:
             raise KernelDead(self.dead)
         self.steps += 1
@@ -428,7 +442,13 @@ class Machine:
 
         Returns:
             Frames, int64; fewer than ``count`` when one was refused.
+
+        Raises:
+            ArgumentError: ``count`` is negative.
+            ConfigurationError: this machine has no such node; any negative one means any.
         """
+        if count.__class__ is not int or count < 0:
+            count = _count(count, "alloc_pages", "pages")
         if self.dead is not None:
             raise KernelDead(self.dead)
         self.steps += 1
@@ -450,6 +470,16 @@ class Machine:
         except BaseException as error:
             self.interrupted("alloc_pages", error)
             raise
+
+    def _node(self, node: int) -> int:
+        """Return a caller's NUMA node.
+
+        Raises:
+            ConfigurationError: this machine has no such node.
+        """
+        node = index(node)
+        self.pages.check_node(node)
+        return node
 
     def free_pages(self, frames: np.ndarray) -> None:
         """Give pages back, in this order (__free_page() for each)."""
@@ -588,13 +618,26 @@ class Machine:
         """Make a CPU run a process' address space, or init_mm (None).
 
         Raises:
-            ConfigurationError: there is no such CPU, or the process is another kernel's.
+            ConfigurationError: there is no such CPU, or the process is another kernel's or freed.
         """
-        if mm is not None and mm not in self.pgd_list:
-            raise ConfigurationError(f"found {mm}, expected a process that mm_alloc() of this kernel made")
         one = self.cpus[self._number(cpu)]
         self.steps += 1
-        self._dropped(one, "switch", 0, 0, one.switch_mm(mm))
+        with self.pgd_lock:  # nobody frees it meanwhile
+            if mm is not None:
+                self._expect_mm(mm)
+            dropped = one.switch_mm(mm)
+        self._dropped(one, "switch", 0, 0, dropped)
+
+    def _expect_mm(self, mm: Mm) -> None:
+        """Refuse what is no process of this kernel; pgd_lock held.
+
+        Raises:
+            ConfigurationError: it is another kernel's, or freed.
+        """
+        if mm not in self.pgd_list:
+            raise ConfigurationError(
+                f"found {mm}, expected a process that mm_alloc() of this kernel made and mm_free() did not free"
+            )
 
     def current_mm(self, cpu: int) -> Mm | None:
         """Return the process a CPU runs; None: it runs on init_mm."""
@@ -658,6 +701,18 @@ class Machine:
         self.syncs += 1
         if self.events.sync is not None:
             self.events.sync()
+
+
+def _count(value: int, function: str, unit: str) -> int:
+    """Return a caller's number of things.
+
+    Raises:
+        ArgumentError: it is negative.
+    """
+    number = index(value)
+    if number < 0:
+        raise ArgumentError(f"{function}: found {number} {unit}, expected 0 or more")
+    return number
 
 
 _FLUSH_SYMBOLS = ("flush_cache_vmap", "flush_cache_vunmap", "flush_tlb_kernel_range")

@@ -25,6 +25,7 @@ from vmcore.pgwalk import TableWalk
 
 _FEW = 24  #: pages up to which word by word beats arrays
 _FEW_TABLES = 16  #: tables up to which a walk for each beats arrays
+_BLOCK_TABLES = 256  #: tables of large pages that are filled in one step, to keep its arrays small
 _WARN_CLEARED = ("!pte_none(ptent) && !pte_present(ptent)", "vunmap_pte_range")
 
 
@@ -216,19 +217,16 @@ class PageTables(TableWalk):
         """
         depth = next(n for n, level in enumerate(self._hardware) if leaf in level.leaves)
         level = self._hardware[depth]
-        addresses = np.arange(start, end, 1 << level.shift, dtype=np.uint64)
-        bytes_of = (addresses - np.uint64(start) + np.uint64(physical)) & ~np.uint64((1 << leaf.shift) - 1)
-        words = np.full(len(addresses), flags, np.uint64)
-        for s in leaf.frame:
-            part = bytes_of >> np.uint64(s.address_bit) & np.uint64((1 << s.width) - 1)
-            words |= part << np.uint64(s.entry_bit)
-        tables = addresses >> np.uint64(level.shift + level.bits)
-        index = (addresses >> np.uint64(level.shift) & np.uint64(level.entries - 1)).astype(np.int64)
-        for number in np.unique(tables).tolist():
-            here = tables == number
-            table = self._upper_table(int(addresses[here][0]), depth)
-            at = table + level.offset + index[here] * level.entry_bytes
-            self._memory.store_many(at, words[here], level.word_bytes)
+        step, span = 1 << level.shift, level.shift + level.bits  # bytes of an entry, log2 bytes of a table
+        for first in range(start >> span, (end - 1 >> span) + 1, _BLOCK_TABLES):
+            low, high = max(start, first << span), min(end, first + _BLOCK_TABLES << span)
+            numbers = range(first, (high - 1 >> span) + 1)
+            tables = np.array([self._upper_table(number << span, depth) for number in numbers], np.int64)
+            entry = (low - (first << span) >> level.shift) + np.arange(len(range(low, high, step)))
+            at = tables[entry >> level.bits] + level.offset + (entry & level.entries - 1) * level.entry_bytes
+            physical_of = (low - start + physical) + (np.arange(len(entry)) << level.shift)
+            whole = (physical_of & -(1 << leaf.shift)).view(np.uint64)
+            self._memory.store_many(at, leaf.encode_array(whole, flags), level.word_bytes)
 
     def _upper_table(self, address: int, depth: int) -> int:
         """Return the table of a level above the last, making what is missing (boot)."""
@@ -432,13 +430,19 @@ class PageTables(TableWalk):
                 self._clear(at, 0)
 
     def _unmap_part(self, table: int, start: int, end: int) -> None:
-        """Clear the entries for ``[start, end)`` in one table."""
-        count, at = -(-(end - start) >> self._page_shift), self._index(table, start)
+        """Clear the entries for ``[start, end)`` in one table.
+
+        C's loop ends where an address meets ``end``. That of a part of a page never does: it clears the table to
+        its end and leaves it, which is an oops here.
+        """
+        ragged = bool(end - start & self._page - 1)
+        rest = self._last.index_mask + 1 - (start >> self._page_shift & self._last.index_mask)
+        count, at = rest if ragged else end - start >> self._page_shift, self._index(table, start)
         if count <= _FEW and self._on_cleared is None and self._mirror is None:
             self._unmap_few(at, count)
         else:
             self._clear(slice(at, at + count), start)
-        if end - start & self._page - 1:
+        if ragged:
             self._reporter.oops(0, "page-table overrun")
 
     def _unmap_few(self, at: int, count: int) -> None:
@@ -504,13 +508,18 @@ class PageTables(TableWalk):
         """Make the tables for ``[start, end)`` (mm/memory.c apply_to_page_range); False: out of memory."""
         return all(self._table(stretch.address) is not None for stretch in self._stretches(start, end))
 
-    # ---- for check()
+    # ---- for check(), and for a process that ends
 
-    def table_addresses(self) -> dict[str, np.ndarray]:
-        """Return the physical addresses (int64) of the tables below the root that are reached, by level name."""
-        found, table = {}, np.array([self.root], np.int64)
+    def table_addresses(self, end: int | None = None) -> dict[str, np.ndarray]:
+        """Return the physical addresses (int64) of the tables that are reached, by level name.
+
+        Args:
+            end: look below the root entries in front of this one; None: below all.
+        """
+        found, table, size = {}, np.array([self.root], np.int64), end
         for n, d in enumerate(self._upper):
-            at = (table[:, None] + d.offset + np.arange(d.index_mask + 1) * d.stride).ravel()
+            entries = np.arange(d.index_mask + 1 if size is None else size)
+            at, size = (table[:, None] + d.offset + entries * d.stride).ravel(), None
             words = self._words(d, at)
             table = self._decode(d, words[self._tables_in(d, words)])
             found[self.levels[n + 1].name] = table

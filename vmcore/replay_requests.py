@@ -137,7 +137,7 @@ class Requests:
         kind = "vmap"
         if area.flags == _IOREMAP:
             kind, prot = "stand_in", _ioremap_protection(kernel)
-            if entry.phys is not None and entry.phys + area.size - arch.page_size <= _physical_end(kernel):
+            if entry.phys is not None and entry.phys + area.size - arch.page_size <= arch.levels[-1].physical_end:
                 kind, area.phys_addr = "ioremap", entry.phys
                 frames = (entry.phys >> arch.page_shift) + np.arange(count)
         try:
@@ -151,11 +151,6 @@ class Requests:
 def _ioremap_protection(kernel: Kernel) -> int:
     named = any(name == "IOREMAP" for name, _ in kernel.arch.protections)
     return kernel.protection("IOREMAP") if named else kernel.page_kernel
-
-
-def _physical_end(kernel: Kernel) -> int:
-    """Return the first physical address that last-level entries cannot name."""
-    return 1 << max(segment.address_bit + segment.width for segment in kernel.arch.levels[-1].frame)
 
 
 def reason_of(error: KernelFailure) -> str:

@@ -170,6 +170,12 @@ class TranslationBuffer:
                 column[back] = self.page[back]
         return 0
 
+    def drop_space(self, space: int) -> int:
+        """Drop what is an address space's own, as when it ends; return how many entries."""
+        if not self.filled:
+            return 0
+        return self._drop(np.flatnonzero((self.page >= 0) & (self.flags & SHARED == 0) & (self.space == space)))
+
     def _drop(self, slots: np.ndarray) -> int:
         for column in (self.page, self.reads, self.writes):
             column[slots] = self._none[slots]

@@ -57,7 +57,7 @@ def check_layout(arch: Description, layout: Layout) -> None:
 
 
 def check_banks(arch: Description, layout: Layout) -> None:
-    """Check that banks are in order and made of whole pages."""
+    """Check that banks are in order, made of whole pages, and within what page-table entries can hold."""
 
     def fail(subject: str, found: str, expected: str) -> None:
         raise LayoutError(f"{arch.name}: {subject} is {found}, expected {expected}")
@@ -68,6 +68,14 @@ def check_banks(arch: Description, layout: Layout) -> None:
     for bank in layout.banks:
         if bank.start % arch.page_size or bank.end % arch.page_size:
             fail(f"RAM bank {bank}", "not page aligned", f"bounds that are multiples of {arch.page_size:#x}")
+    end, last = layout.banks[-1].end, arch.levels[-1]
+    if end > last.physical_end:
+        fail("the end of RAM", f"{end:#x}", f"at most {last.physical_end:#x}, where the frames of a {last.name} "
+             "entry end; give less RAM, or cut it in the layout function (cut_banks)")  # fmt: skip
+    table = min(arch.levels[:-1], key=lambda level: level.physical_end)
+    if layout.lowmem_end > table.physical_end:
+        fail("the end of lowmem", f"{layout.lowmem_end:#x}", f"at most {table.physical_end:#x}, where the tables "
+             f"of a {table.name} entry end; give less RAM")  # fmt: skip
 
 
 _NAME = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)*")

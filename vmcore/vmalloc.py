@@ -15,6 +15,7 @@ import numpy as np
 from attrs import define, field
 
 from vmcore.arealist import VmStruct
+from vmcore.cpu import as_bytes
 from vmcore.errors import ArgumentError, InvalidSize, KernelError, OutOfMemory, OutOfVmallocSpace, PageFault
 from vmcore.flags import (
     ANY_NODE,
@@ -40,8 +41,17 @@ _RESERVED, _INSERTPAGE = int(VmaFlags.RESERVED), int(VmaFlags.INSERTPAGE)
 _UINT: Final = 0xFFFF_FFFF  # ``unsigned int`` is 32 bits on every architecture
 _NULL = (OutOfVmallocSpace, OutOfMemory, InvalidSize)  # what C answers with NULL
 _FEW = 8  # pages up to which a list is faster than an array
+_MOST_FRAMES = (1 << 63) - 1  # what an int64 holds
 _BATCH = 1 << 16  # pages that remap_vmalloc_range() looks at in one step
 _OUT_OF_SPACE = "<4>allocation failed: out of vmalloc space - use vmalloc=<size> to increase size.\n"
+
+
+def _bounds(frames: np.ndarray) -> tuple[int, int]:
+    """Return the lowest and the highest of some frames; 0 and 0 of none."""
+    if len(frames) <= _FEW:
+        numbers = frames.tolist() or (0,)
+        return min(numbers), max(numbers)
+    return int(frames.min()), int(frames.max())
 
 
 @define(eq=False)
@@ -82,7 +92,7 @@ class Vmalloc(Machine):
         self._unmap_kernel_range(addr, size)
 
     def _unmap_kernel_range(self, addr: int, size: int) -> None:
-        addr, size = index(addr), index(size)
+        addr, size = index(addr) & self.word_mask, index(size)
         end = addr + size & self.word_mask
         if addr >= end:
             self.bug("addr >= end", "unmap_kernel_range")
@@ -103,7 +113,8 @@ class Vmalloc(Machine):
         Args:
             area: on the list; ``size`` includes the guard page.
             prot: protection bits of the last level.
-            pages: frames, int64, at least one per page; NO_FRAME is NULL.
+            pages: frames, integers, at least one per page; NO_FRAME is NULL. Of one that no entry can hold the
+                upper bits are lost, as in C, and the log says so.
 
         Returns:
             How far C would have moved the caller's page pointer: entries written.
@@ -112,29 +123,67 @@ class Vmalloc(Machine):
             OutOfMemory: no table, or a NULL page (C: -ENOMEM); ``what`` says which, ``done`` how many
                 entries were written.
             KernelBug: the area has no page (C: ``BUG_ON(addr >= end)``).
+            ArgumentError: ``pages`` are too few or no frames, ``prot`` has bits that no entry has.
 
         Kernel: mm/vmalloc.c:95-167.
         """
-        needed = (area.size >> self.page_shift) - 1
-        result = self._map_vm_area(area, prot, self._page_pointers(pages, needed, "map_vm_area"))
+        needed = -(self.page_size - area.size >> self.page_shift)  # C reads one for a part of a page, too
+        prot, frames = self._entry_bits(prot, "map_vm_area"), self._page_pointers(pages, needed, "map_vm_area")
+        result = self._map_page_pointers(area, prot, frames, "map_vm_area")
         if not result.ok:
             raise self._map_failure(area, result)
         return result.done
 
     @staticmethod
     def _page_pointers(pages: np.ndarray, needed: int, function: str) -> np.ndarray:
-        """Return a caller's page array as frames, int64.
+        """Return the part of a caller's page array that is to be mapped: frames, int64, shape ``(needed,)``.
 
         Raises:
-            ArgumentError: it is shorter than what is to be mapped (C would read on behind it).
+            ArgumentError: it is shorter (C would read on behind it), or holds what is no frame.
         """
-        frames = np.asarray(pages, np.int64)
-        if frames.ndim != 1 or len(frames) < needed:
+        found = np.asarray(pages)
+        if found.ndim != 1 or len(found) < needed:
             raise ArgumentError(
-                f"{function}: found a page array of shape {frames.shape}, expected one frame for each of the "
+                f"{function}: found a page array of shape {found.shape}, expected one frame for each of the "
                 f"{needed} pages to map (NO_FRAME, {NO_FRAME}, for NULL)"
             )
-        return frames
+        found = found[: max(needed, 0)]
+        if found.dtype.kind not in "iu" and len(found):
+            raise ArgumentError(f"{function}: found a page array of {found.dtype}, expected frames, int64")
+        low, high = _bounds(found)
+        if low < NO_FRAME or high > _MOST_FRAMES:
+            raise ArgumentError(
+                f"{function}: found {low if low < NO_FRAME else high:#x} in the page array, expected frames, "
+                f"0 to {_MOST_FRAMES:#x} (NO_FRAME, {NO_FRAME}, for NULL)"
+            )
+        return found.astype(np.int64, copy=False)
+
+    def _entry_bits(self, prot: int, function: str) -> int:
+        """Return a caller's protection.
+
+        Raises:
+            ArgumentError: it has bits that a page-table entry has not.
+        """
+        bits = index(prot)
+        if not 0 <= bits < self._entry_end:
+            raise ArgumentError(
+                f"{function}: found protection {bits:#x}, expected bits of an entry, below {self._entry_end:#x}"
+            )
+        return bits
+
+    def _map_page_pointers(self, area: VmStruct, prot: int, frames: np.ndarray, function: str) -> MapResult:
+        """Map a caller's frames, and say which of them entries cannot hold (C loses their upper bits silently)."""
+        result = self._map_vm_area(area, prot, frames)
+        if _bounds(frames[: result.done])[1] >= self._frames_end:
+            cut = np.flatnonzero(frames[: result.done] >= self._frames_end)
+            n = int(cut[0])
+            at = area.addr + (n << self.page_shift)
+            more = f" (the first of {len(cut)})" if len(cut) > 1 else ""
+            self.printk(
+                f"<4>vmcore: {function}: frame {int(frames[n]):#x}{more}, but an entry of {self.arch.name} holds "
+                f"frames below {self._frames_end:#x}: {at:#x} maps frame {int(frames[n]) % self._frames_end:#x}.\n"
+            )
+        return result
 
     def _map_vm_area(self, area: VmStruct, prot: int, pages: np.ndarray) -> MapResult:
         addr = area.addr
@@ -211,7 +260,7 @@ class Vmalloc(Machine):
     @mutating
     def _get_vm_area(self, size: int, flags: int, start: int, end: int) -> VmStruct:
         """Reserve an area in a window (mm/vmalloc.c:241 __get_vm_area); see `_get_vm_area_node`."""
-        return self._get_vm_area_node(size, flags, start, end, ANY_NODE, GFP_KERNEL)
+        return self._get_vm_area_node(size, index(flags), index(start), index(end), ANY_NODE, GFP_KERNEL)
 
     def get_vm_area(self, size: int, flags: int) -> VmStruct:
         """Reserve an area in the vmalloc window (mm/vmalloc.c:257); see `_get_vm_area_node`."""
@@ -219,13 +268,18 @@ class Vmalloc(Machine):
 
     @mutating
     def get_vm_area_node(self, size: int, flags: int, node: int, gfp_mask: int) -> VmStruct:
-        """Reserve an area, its descriptor on a node (mm/vmalloc.c:262); see `_get_vm_area_node`."""
-        window = self.layout.vmalloc_start, self.layout.vmalloc_end
-        return self._get_vm_area_node(size, flags, *window, node, gfp_mask)
+        """Reserve an area, its descriptor on a node, any if negative (mm/vmalloc.c:262); see `_get_vm_area_node`.
+
+        Raises:
+            ConfigurationError: this machine has no such node.
+        """
+        window, node = (self.layout.vmalloc_start, self.layout.vmalloc_end), self._node(node)
+        return self._get_vm_area_node(size, index(flags), *window, node, index(gfp_mask))
 
     def find_vm_area(self, addr: int) -> VmStruct | None:
         """Return the first area on the list that starts at an address (mm/vmalloc.c:270 __find_vm_area)."""
         self.readable()
+        addr = index(addr) & self.word_mask
         with self.lock_vmlist():
             return self.vmlist.find(addr)
 
@@ -254,7 +308,7 @@ class Vmalloc(Machine):
 
         Kernel: mm/vmalloc.c:312.
         """
-        return self._take_off_list(addr)
+        return self._take_off_list(index(addr) & self.word_mask)
 
     def _take_off_list(self, addr: int) -> VmStruct | None:
         with self.lock_vmlist():
@@ -262,7 +316,7 @@ class Vmalloc(Machine):
 
     def _vunmap(self, addr: int, deallocate_pages: bool) -> None:
         """Unmap; free the pages if asked; a bad address is logged and warned about (mm/vmalloc.c:321)."""
-        addr = index(addr)
+        addr = index(addr) & self.word_mask
         if not addr:
             return
         if addr & self.page_size - 1:
@@ -285,15 +339,15 @@ class Vmalloc(Machine):
         """Free an area's pages and then its page array (mm/vmalloc.c:344-356)."""
         if area.nr_pages and area.pages is not None:
             frames = area.pages[: area.nr_pages]
-            if area.flags & _VPAGES:
+            if area.pages_addr:
                 self._read_page_array(area, frames)
             if (NO_FRAME in frames.tolist()) if len(frames) <= _FEW else frames.min() < 0:
                 first = int((frames == NO_FRAME).argmax())
                 self.free_pages(frames[:first])
                 self.bug("!area->pages[i]", "__vunmap")
             self.free_pages(frames)
-        if area.flags & _VPAGES:
-            self.vfree(area.pages_addr)
+        if area.flags & _VPAGES:  # of a caller's own flag: C takes the pointer of an object for an address
+            self.vfree(area.pages_handle or area.pages_addr)
         else:
             self.kfree(area.pages_handle)
 
@@ -333,7 +387,7 @@ class Vmalloc(Machine):
         """Map an array of pages into consecutive kernel addresses.
 
         Args:
-            pages: frames, int64; NO_FRAME is NULL.
+            pages: frames, as for `map_vm_area`.
             count: how many of them; an ``unsigned int`` whose size in bytes wraps at 32 bits, as in C.
             flags: `VM` bits of the area.
             prot: protection bits of the last level.
@@ -345,15 +399,16 @@ class Vmalloc(Machine):
             OutOfMemory: more than num_physpages, no descriptor, no table, a NULL page.
             InvalidSize: no page.
             OutOfVmallocSpace: no hole.
+            ArgumentError: as for `map_vm_area`.
 
         Kernel: mm/vmalloc.c:405.
         """
-        count = index(count) & _UINT
+        count, prot = index(count) & _UINT, self._entry_bits(prot, "vmap")
         self._limit(count)
         size = count << self.page_shift & _UINT
         frames = self._page_pointers(pages, size >> self.page_shift, "vmap")
         area = self.get_vm_area(size, flags)
-        result = self._map_vm_area(area, prot, frames)
+        result = self._map_page_pointers(area, prot, frames, "vmap")
         if not result.ok:
             self.vunmap(area.addr)
             raise self._map_failure(area, result)
@@ -382,7 +437,7 @@ class Vmalloc(Machine):
             self.alloc_pages(1, gfp_mask, node)  # the first store to the array of size 0 faults
             self.oops(ZERO_SIZE_PTR, "write")
         frames = area.pages = self.alloc_pages(nr_pages, gfp_mask, node)
-        if self.mem_map is not None and area.flags & _VPAGES:
+        if self.mem_map is not None and area.pages_addr:
             self._store_page_array(area, frames, self.mem_map)
         if len(frames) < nr_pages:
             area.nr_pages = len(frames)
@@ -427,7 +482,7 @@ class Vmalloc(Machine):
             OutOfMemory: pages, tables or the page array; the area is gone then.
             OutOfVmallocSpace: no hole for the page array of a large area.
         """
-        return self._vmalloc_area_node(area, gfp_mask, prot, ANY_NODE)
+        return self._vmalloc_area_node(area, index(gfp_mask), self._entry_bits(prot, "__vmalloc_area"), ANY_NODE)
 
     def _vmalloc_node(self, size: int, gfp_mask: int, prot: int, node: int) -> int:
         """Allocate virtually contiguous memory (mm/vmalloc.c:489 __vmalloc_node)."""
@@ -444,7 +499,7 @@ class Vmalloc(Machine):
     @mutating
     def _vmalloc(self, size: int, gfp_mask: int, prot: int) -> int:
         """Allocate with a page-allocator mask and a protection (mm/vmalloc.c:505 __vmalloc); see `vmalloc`."""
-        return self._vmalloc_node(size, gfp_mask, prot, ANY_NODE)
+        return self._vmalloc_node(size, index(gfp_mask), self._entry_bits(prot, "__vmalloc"), ANY_NODE)
 
     def vmalloc(self, size: int) -> int:
         """Allocate virtually contiguous memory.
@@ -481,8 +536,12 @@ class Vmalloc(Machine):
 
     @mutating
     def vmalloc_node(self, size: int, node: int) -> int:
-        """Allocate on a NUMA node, -1: any (mm/vmalloc.c:560); see `vmalloc`."""
-        return self._vmalloc_node(size, GFP_KERNEL | _HIGHMEM, self.page_kernel, node)
+        """Allocate on a NUMA node, any if it is negative (mm/vmalloc.c:560); see `vmalloc`.
+
+        Raises:
+            ConfigurationError: this machine has no such node.
+        """
+        return self._vmalloc_node(size, GFP_KERNEL | _HIGHMEM, self.page_kernel, self._node(node))
 
     def vmalloc_exec(self, size: int) -> int:
         """Allocate executable memory (mm/vmalloc.c:582); see `vmalloc`.
@@ -543,21 +602,22 @@ class Vmalloc(Machine):
 
         Args:
             addr: virtual, bytes.
-            data: what to write.
+            data: bytes, or a buffer in one piece; of wide items all bytes are written.
 
         Returns:
             How many bytes were gone over, up to the end of the last area.
 
         Raises:
             KernelOops: a page of an area is not mapped; what was written before stays.
+            ArgumentError: ``data`` is no buffer, or not in one piece.
 
         Kernel: mm/vmalloc.c:669.
         """
-        mask, page, count = self.word_mask, self.page_size, len(data)
+        source, done = np.frombuffer(as_bytes(data, "vwrite"), np.uint8), 0
+        mask, page, count = self.word_mask, self.page_size, len(source)
         addr = index(addr) & mask
         if addr + count & mask < count:  # don't allow overflow
             count = -addr & mask
-        source, done = np.frombuffer(data, np.uint8), 0
         with self.lock_vmlist():
             for area in self.vmlist.from_address(addr):
                 end = area.addr + area.size - page & mask
@@ -600,14 +660,15 @@ class Vmalloc(Machine):
 
         Raises:
             KernelError: EINVAL: no such area or too small; EFAULT: past the end of the vma (its size is not
-                a multiple of the page size, or 0); EBUSY: a page is there already; ENOMEM.
+                a multiple of the page size, or it ends where it starts or below); EBUSY: a page is there
+                already; ENOMEM.
             KernelOops: a page of the range is not mapped in the kernel.
 
         Kernel: mm/vmalloc.c:719.
         """
         page, mask = self.page_size, self.word_mask
-        usize = vma.vm_end - vma.vm_start & mask
-        offset = pgoff << self.page_shift & mask
+        addr, usize = index(addr) & mask, vma.vm_end - vma.vm_start & mask
+        offset = index(pgoff) << self.page_shift & mask
         if addr & page - 1:
             raise KernelError(EINVAL, f"remap_vmalloc_range: address {addr:#x} is not page aligned")
         with self.lock_vmlist():
@@ -624,8 +685,11 @@ class Vmalloc(Machine):
         """vm_insert_page() for each page (mm/memory.c), in one step up to the first that fails.
 
         The loop tests ``usize`` after each page: a size that is no multiple of a page runs on to the end of
-        the vma, where vm_insert_page() stops it with -EFAULT; so does an empty vma.
+        the vma, where vm_insert_page() stops it with -EFAULT; in a vma that ends where it starts, or below, it
+        stops at once.
         """
+        if vma.vm_end & self.word_mask <= vma.vm_start & self.word_mask:
+            usize = 0
         inside, ragged = usize >> self.page_shift, bool(usize & self.page_size - 1)
         tried = inside + ragged
         for first in range(0, tried, _BATCH):

@@ -7,7 +7,7 @@ a time in C; here a request for many is served as one array with the same frames
 from __future__ import annotations
 
 import threading
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -33,6 +33,14 @@ class PageSource(Protocol):
 
     def free(self, frames: np.ndarray) -> None:
         """Take frames (int64) back, in this order."""
+        ...
+
+    def check_node(self, node: int) -> None:
+        """Refuse a node that it has no pages of; a negative one means any.
+
+        Raises:
+            ConfigurationError: there is no such node.
+        """
         ...
 
     def allocated(self, frames: np.ndarray) -> np.ndarray:
@@ -65,7 +73,7 @@ class ZoneFrames:
         stack: frames given back, int64, the last of ``top`` the next to go out, unless there are recent ones.
         top: how many are on the stack.
         recent: the last few given back, on top of the stack; a list is faster for single pages.
-        fresh: (next frame, end) of what was never handed out, lowest last.
+        fresh: (next frame, end) of what was never handed out, or was given back in one piece; lowest last.
     """
 
     name: str
@@ -115,7 +123,7 @@ class ZoneFrames:
         return parts
 
     def take_aligned(self, count: int, align: int) -> int | None:
-        """Hand out ``count`` consecutive frames that were never used, the first a multiple of ``align``."""
+        """Hand out ``count`` consecutive fresh frames, the first a multiple of ``align``."""
         for at in range(len(self.fresh) - 1, -1, -1):
             start, end = self.fresh[at]
             first = -(-start // align) * align
@@ -124,6 +132,10 @@ class ZoneFrames:
                 self.fresh[at : at + 1] = [run for run in rest if run[0] < run[1]]
                 return first
         return None
+
+    def give_run(self, first: int, count: int) -> None:
+        """Take consecutive frames back in one piece, for `take_aligned`."""
+        insort(self.fresh, (first, first + count), key=lambda run: -run[0])
 
     def give(self, frames: np.ndarray) -> None:
         """Take frames back, in this order."""
@@ -197,6 +209,7 @@ class PageAllocator:
         Returns:
             Shape ``(n,)``, int64, n <= count, in the order C would have got them.
         """
+        zero = gfp & _ZERO
         with self._lock:
             chain = self._chain(gfp, node)
             if count == 1 and chain and chain[0].recent:
@@ -207,7 +220,7 @@ class PageAllocator:
             else:
                 frames = self._take(count, chain)
                 self._mark(frames, True)
-        if gfp & _ZERO and len(frames):
+        if zero and len(frames):
             self._memory.zero_frames(frames)
         return frames
 
@@ -294,12 +307,24 @@ class PageAllocator:
                     return first << self._shift
         raise OutOfMemory("page", f"no {count} consecutive page frames for a root table of {size:#x} bytes")
 
+    def free_root(self, root: int, size: int) -> None:
+        """Take back a root table of ``alloc_root(size)``, for another one.
+
+        Raises:
+            BrokenInvariant: it is not handed out.
+        """
+        first, count = root >> self._shift, size >> self._shift
+        with self._lock:
+            self._mark(np.arange(first, first + count, dtype=np.int64), False)
+            self._homes[self._home(first)][2].give_run(first, count)
+
     def _chain(self, gfp: int, node: int) -> list[ZoneFrames]:
         """Return the zones to try, in order (mm/page_alloc.c build_zonelists, node order)."""
         chain = self._chains.get((gfp, node))
         if chain is None:
-            if not -1 <= node < len(self.zones):
-                raise ConfigurationError(f"node {node}: this machine has nodes 0 to {len(self.zones) - 1}")
+            if node < ANY_NODE:
+                return self._chain(gfp, ANY_NODE)
+            self.check_node(node)
             wanted, first = gfp_zone(gfp, self._names), max(node, 0)
             tried = 1 if gfp & _THISNODE else len(self.zones)
             order = [(first + i) % len(self.zones) for i in range(tried)]
@@ -308,19 +333,31 @@ class PageAllocator:
             self._chains[gfp, node] = chain
         return chain
 
+    def check_node(self, node: int) -> None:
+        """Refuse a node that this machine does not have; a negative one means any (mm/vmalloc.c:453).
+
+        Raises:
+            ConfigurationError: there is no such node.
+        """
+        if node >= len(self.zones):
+            raise ConfigurationError(f"node {node}: this machine has nodes 0 to {len(self.zones) - 1}")
+
     def free(self, frames: np.ndarray) -> None:
         """Take frames back, in this order.
 
         Raises:
             BrokenInvariant: one of them is not handed out.
+            BusError: one of them is in no bank of RAM.
         """
         if not len(frames):
             return
         with self._lock:
             if len(frames) == 1 and self._free_one(frames.item()):
                 return
-            self._mark(frames, False)
             numbers = frames.tolist() if len(frames) <= _FEW else (int(frames.min()), int(frames.max()))
+            for frame in (min(numbers), max(numbers)):
+                self._memory.page_row(frame)  # is there RAM?
+            self._mark(frames, False)
             lowest, highest = self._home(min(numbers)), self._home(max(numbers))
             if lowest == highest:
                 self._homes[lowest][2].give(frames)
