@@ -161,15 +161,12 @@ def test_a_load_is_reported_exactly_when_a_byte_of_it_is_old(kernel, machine, dr
     names = {None: [], "both": FLUSHES[:2]}.get(dropped, [dropped])
     stale = 0
     for seed in range(SEEDS):
-        k = kernel(
-            record, ram=16 << 20, cpus=cpus, check_coherence=True, listeners=[DROPPING[n]() for n in names]
-        )
+        k = kernel(record, ram=16 << 20, cpus=cpus, check_coherence=True, listeners=[DROPPING[n]() for n in names])
         work = Lines(k, seed)
         while not work.full():
             work.step()
         stale += work.stale
     assert stale > SEEDS
-
 
 
 class Pages(Model):
