@@ -72,7 +72,11 @@ class Machines(RuleBasedStateMachine):
             registry=REGISTRY,
         )
         self.cached = k.cpu.cache is not None
-        self.executable = k.protection("PAGE_KERNEL_EXEC") == k.page_kernel
+        never = k.page_kernel & ~k.protection(
+            "PAGE_KERNEL_EXEC"
+        )  # the bit that forbids to fetch, where there is one
+        self.executable = not never
+        self.device_code = not dict(arch.protections).get("IOREMAP", k.page_kernel) & never
         self.areas, self.pages = {}, {}  # by address; page number: (frame, executable)
         self.bytes = {}  # by frame: int16, -1: not known
         self.mine, self.hoard = [], None  # frames the caller has; the rest of the top zone
@@ -231,7 +235,7 @@ class Machines(RuleBasedStateMachine):
             assert got == wanted + offset
             frames = [DEVICE] * pages if device else [frame]
             self.keep(Area(wanted, size + PAGE, "iounmap", frames))
-            self.enter(wanted, frames)
+            self.enter(wanted, frames, self.device_code)
 
     @precondition(lambda self: not self.over and len(self.areas) < AREAS)
     @rule(pages=st.integers(1, 3), fault=FAULT)
@@ -453,7 +457,10 @@ class Machines(RuleBasedStateMachine):
             return
         assert faulted == (max(address, bad[0] * PAGE) if bad else None), f"{access} of {size} at {address:#x}"
         if access == "store":
-            self.learn(address, data if faulted is None else data[: faulted - address])
+            data = data if faulted is None else data[: faulted - address]
+            self.learn(address, data)
+            if data:
+                self.compare(address, cpu.load(address, len(data)))
         elif found is not None and (access == "load" or not self.cached):  # a fetch looks into no data cache
             self.compare(address, found)
 
