@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from hypothesis import settings
 
 from tests import synthetic
 from vmcore.architecture import Architecture
@@ -10,6 +11,8 @@ from vmcore.dump import open_dump
 from vmcore.errors import choices
 from vmcore.kernel import Kernel
 from vmcore.registry import load
+
+settings.register_profile("thorough", max_examples=2000, deadline=None)  # pytest --hypothesis-profile thorough
 
 MACHINES = pytest.StashKey[dict[str, Architecture]]()
 

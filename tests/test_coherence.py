@@ -270,3 +270,131 @@ def test_a_page_that_is_cached_in_another_way(kernel):
     (report,) = k.coherence.reports
     assert (report.kind, report.missing) == (STALE_TRANSLATION, "flush_tlb_kernel_range")
     assert "there, and shared or cached in another way" in report.text
+
+
+# ---- bytes of a line
+
+
+def shared(kernel, dropped, prot=lambda k: k.page_kernel, data=b"NEWDATA!"):
+    """Return an armv5 whose frame is dirty at its linear address, that address, and a mapping of the frame."""
+    k = kernel("armv5", ram=RAM, check_coherence=True, listeners=[DROPPING[name]() for name in dropped])
+    frames = k.alloc_pages(1, GFP_KERNEL, -1)
+    home = linear(k, int(frames[0]))
+    write(k.cpu, home + 8, data)
+    return k, home, k.vmap(frames, 1, int(VM.MAP), prot(k))
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_store_to_memory_makes_no_other_byte_of_its_line_new(kernel, stored):
+    k, _, at = shared(kernel, ["flush_cache_vmap"])
+    if stored:
+        k.cpu.store(at, b"xxxxxxxx")  # a miss: it goes to memory, and the line's other bytes do not
+        assert k.coherence.reports == []
+    assert k.cpu.load(at + 8, 8) == bytes(8)
+    (report,) = k.coherence.reports
+    assert (report.kind, report.missing) == (STALE_LINE, "flush_cache_vmap")
+
+
+def test_bytes_that_are_new_are_not_reported_for_their_neighbours(kernel):
+    k, _, at = shared(kernel, ["flush_cache_vmap"])
+    k.cpu.store(at, b"xxxxxxxx")
+    assert (k.cpu.load(at, 8), k.coherence.reports) == (b"xxxxxxxx", [])
+
+
+def test_a_dirty_line_takes_memorys_newer_bytes_with_it(kernel):
+    k, home, at = shared(kernel, ["flush_cache_vmap"])
+    k.cpu.store(at, b"xxxxxxxx")
+    k.flush_cache_all(0)
+    assert k.cpu.load(at, 16) == bytes(8) + b"NEWDATA!"
+    lost, stale = k.coherence.reports
+    assert (lost.kind, lost.address, lost.missing) == (LOST_LINE, home, "flush_cache_vmap")
+    assert "an old copy overwrites newer data" in lost.text
+    assert (stale.kind, stale.missing) == (STALE_LINE, "flush_cache_vmap")
+    assert "was lost before" in stale.text
+
+
+@pytest.mark.parametrize("bits", [0x4, 0xC])  # without BUFFERABLE; without CACHEABLE, too
+def test_what_goes_to_memory_is_what_was_stored(kernel, bits):
+    k, home, at = shared(kernel, ["flush_cache_vmap"], lambda k: k.page_kernel & ~bits)
+    k.cpu.load(at, 1)
+    k.cpu.store(at, b"xxxxxxxx")
+    physical = home - k.layout.page_offset + k.layout.phys_offset
+    assert k.memory.read(physical, 16) == b"xxxxxxxx" + bytes(8)
+    before = k.coherence.found[STALE_LINE]
+    assert k.cpu.load(home + 8, 8) == b"NEWDATA!"
+    assert k.coherence.found[STALE_LINE] == before
+    assert k.cpu.load(home, 8) == bytes(8)
+    assert k.coherence.found[STALE_LINE] == before + 1
+
+
+def test_write_through_of_an_old_copy_leaves_memorys_other_bytes(kernel):
+    k = kernel("armv5", ram=RAM)
+    frames = k.alloc_pages(1, GFP_KERNEL, -1)
+    home = linear(k, int(frames[0]))
+    at = k.vmap(frames, 1, int(VM.MAP), k.page_kernel & ~0x4)
+    k.cpu.load(at, 1)
+    k.cpu.store(home + 8, b"NEWDATA!")  # a miss
+    k.cpu.store(at, b"xxxxxxxx")
+    k.flush_cache_all(0)
+    assert k.cpu.load(at, 16) == b"xxxxxxxxNEWDATA!"
+
+
+def test_memory_read_past_the_cache_is_judged_too(kernel):
+    k, _, at = shared(kernel, ["flush_cache_vmap"], lambda k: k.page_kernel & ~0xC)
+    assert k.cpu.load(at + 4, 8) == bytes(8)
+    (report,) = k.coherence.reports
+    assert (report.kind, report.address, report.missing) == (STALE_LINE, at, "flush_cache_vmap")
+
+
+def test_a_flush_is_missed_for_bytes_stored_before_it_whatever_is_stored_after(kernel):
+    k, home, at = shared(kernel, ["flush_cache_vmap"])
+    k.cpu.store(home + 16, b"later")
+    assert k.cpu.load(at + 16, 5) == bytes(5)
+    assert [report.missing for report in k.coherence.reports] == [""]
+    k.cpu.load(at + 8, 8)
+    assert [report.missing for report in k.coherence.reports] == ["", "flush_cache_vmap"]
+
+
+def test_an_old_copy_of_the_same_bytes_is_not_stale(kernel):
+    k, _, at = shared(kernel, ["flush_cache_vmap"], data=bytes(8))
+    assert (k.cpu.load(at, 32), k.coherence.reports) == (bytes(32), [])
+
+
+def test_a_line_of_another_frame_takes_what_is_stored_to_this_one(kernel):
+    """The line of an unmapped page stays at its address, and goes where that leads when it is written back."""
+    k = kernel("armv5", ram=RAM, check_coherence=True, listeners=[DROPPING[n]() for n in FLUSHES[:2]])
+    frames = k.alloc_pages(2, GFP_KERNEL, -1)
+    at = k.vmap(frames[:1], 1, int(VM.MAP), k.page_kernel)
+    write(k.cpu, at, b"first frame")
+    k.vunmap(at)
+    assert k.vmap(frames[1:], 1, int(VM.MAP), k.page_kernel) == at
+    k.cpu.store(at, b"second")
+    k.flush_cache_all(0)
+    assert k.cpu.load(linear(k, int(frames[1])), 11) == b"secondframe"
+    assert k.cpu.load(linear(k, int(frames[0])), 11) == bytes(11)
+    assert [(r.kind, r.missing) for r in k.coherence.reports] == [
+        (STALE_LINE, "flush_cache_vunmap"),
+        (LOST_LINE, "flush_cache_vunmap"),
+        (STALE_LINE, "flush_cache_vunmap"),
+        (STALE_LINE, "flush_cache_vunmap"),
+    ]
+
+
+def test_a_watched_word_is_read_after_what_it_drives_out(kernel):
+    """A line that is driven out may be of the same bytes: with and without a checker they are written first."""
+    found = []
+    for check in (False, True):
+        record = evolve(armv5.ARMV5, hardware=evolve(armv5.ARM926, cache=one_way()))
+        k = kernel(record, ram=RAM, check_coherence=check, listeners=[DROPPING["flush_cache_vmap"]()])
+        frames = k.alloc_pages(1, GFP_KERNEL, -1)
+        home = linear(k, int(frames[0]))
+        write(k.cpu, home, b"dirty")
+        at = k.vmap(frames, 1, int(VM.MAP), k.page_kernel)  # the same set, and there is one way
+        k.cpu.load(at + 64, 1)
+        found.append(k.cpu.load(at, 5))
+        assert not check or k.coherence.reports == []
+    assert found == [b"dirty", b"dirty"]
+
+
+def one_way():
+    return evolve(armv5.ARM926.cache, size=1 << 12, ways=1)

@@ -286,3 +286,12 @@ def test_a_frame_freed_twice_is_refused_and_nothing_changes(count, spread):
         pages.free(again)
     assert pages.pages_in_use == before
     assert pages.allocated(frames).all() == (count > 1)
+
+
+def test_asking_for_nothing_takes_nothing():
+    """A first page that is refused asks for none: the frames given back last stay where they are."""
+    pages = allocator()
+    pages.free(pages.alloc(1, GFP_KERNEL, -1))
+    assert len(pages.alloc(0, GFP_KERNEL, -1)) == 0
+    pages.check()
+    assert len(pages.alloc(1, GFP_KERNEL, -1)) == 1

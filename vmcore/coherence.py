@@ -7,20 +7,21 @@ It is a listener like any other, and is asked by CPUs and caches besides. It loo
 - a cache line that is read although newer data is elsewhere, that overwrites newer data, or that is lost,
 - a kernel access that faults although init_mm maps the page, and that ``vmalloc_fault`` does not repair.
 
-Every line of memory has a number that each store to it counts up; what a cache or memory holds has the number
-of its last store. A report names the symbol that should have been there, by what happened to the page since the
-stale copy was made. What is the same again is counted, not reported again.
+Cache lines are judged byte by byte: the bytes last stored are those of memory, except in lines of which memory is
+behind; of these the checker keeps the bytes last stored. An access is stale if one of its own bytes differs. A
+report names the symbol that should have been there, by what happened to the page since the stale bytes were
+copied. What is the same again is counted, not reported again.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from weakref import proxy
 
 import numpy as np
-from attrs import asdict, define, frozen
+from attrs import asdict, frozen
 
 from vmcore.architecture import Window
 from vmcore.flushes import Flush
@@ -98,12 +99,8 @@ class _Happening:
         return f"  {self.what} {where}"
 
 
-@define
-class _Copies:
-    """What one cache's slots hold: the number of the last store, and when they were filled."""
-
-    version: np.ndarray
-    since: np.ndarray
+#: why a line was lost: the flush that would have saved it, its range, the only CPU that it reached
+_Reason: TypeAlias = tuple[str, Window, int | None]
 
 
 class Listener:
@@ -147,23 +144,29 @@ class Checker:
 
     Attributes:
         reports: oldest first.
-        repeated: how many more there were of the same.
+        found: by kind, how often it was found, the same again included.
         listener: to be linked with the machine.
     """
 
     def __init__(self) -> None:
         """Have seen nothing; the machine it is to listen to is not there yet."""
         self.reports: list[Report] = []
-        self.repeated = 0
+        self.found: Counter[str] = Counter()
         self.listener = Listener(self)
         self._seen: set[tuple[str, int, int, str]] = set()
         self._log: deque[_Happening] = deque(maxlen=_REMEMBERED)
         self._count = 0
-        self._copies: dict[int, _Copies] = {}
-        #: by physical line: the flush that would have saved it, its range, the only CPU that it reached
-        self._lost: dict[int, tuple[str, Window, int | None]] = {}
+        #: by CPU: the number of the happening that each byte of its cache was copied or stored after
+        self._since: dict[int, np.ndarray] = {}
+        #: by physical line
+        self._lost: dict[int, _Reason] = {}
         self._cpus: tuple[Cpu, ...] = ()
         self._shift = 0
+
+    @property
+    def repeated(self) -> int:
+        """How many more there were of what `reports` has."""
+        return self.found.total() - len(self.reports)
 
     def watch(self, machine: Machine) -> None:
         """Begin to look at a machine's CPUs and caches; its events reach a checker that is linked to it."""
@@ -183,10 +186,14 @@ class Checker:
             cpu.tlb.drop_all()
         for cache in caches:
             cache.watcher = proxy(self)  # the cache's machine keeps the checker
-            self._copies[cache.cpu] = _Copies(*np.zeros((2, cache.keys.size), np.int64))
+            self._since[cache.cpu] = np.zeros(cache.data.shape, np.int32)
         if caches:
-            self._line_shift = caches[0].line.bit_length() - 1
-            self._latest, self._stored = np.zeros((2, len(machine.memory.buffer) >> self._line_shift), np.int32)
+            line = caches[0].line
+            self._line_shift = line.bit_length() - 1
+            self._lines = np.frombuffer(machine.memory.buffer, np.uint8).reshape(-1, line)
+            #: of which of memory's lines the bytes last stored are in ``_newest``
+            self._behind = np.zeros(len(self._lines), bool)
+            self._newest = np.zeros(self._lines.shape, np.uint8)
 
     # ---- events
 
@@ -261,7 +268,7 @@ class Checker:
 
     def _stale_page(self, kind: str, cpu: Cpu, address: int, text: str) -> None:
         if (kind, cpu.number, address >> self._shift, _TLB) in self._seen:
-            self.repeated += 1
+            self.found[kind] += 1
             return
         cleared = self._last("cleared", address, 0)
         window = Window(address, address + self._page) if cleared is None else Window(cleared.start, cleared.end)
@@ -293,88 +300,135 @@ class Checker:
         """Return the numbers of memory's lines for physical line numbers."""
         return self._memory.places(physical << self._line_shift) >> self._line_shift
 
-    def lines_read(self, cache: DataCache, virtual: np.ndarray, physical: np.ndarray, slots: np.ndarray) -> None:
-        """Lines were read; slots -1: from memory."""
-        place, copies, here = self._places(physical), self._copies[cache.cpu], slots >= 0
-        held = np.where(here, copies.version[slots], self._stored[place])
-        other = here & (cache.physical.reshape(-1)[slots] != physical)
-        for n in np.flatnonzero((held < self._latest[place]) | other).tolist():
-            if here[n]:
-                text = "the cache gives a line of another frame" if other[n] else "the cache gives an old copy"
-                self._stale_line(cache, int(slots[n]), int(virtual[n]), int(physical[n]), text)
-            else:
-                self._newer_elsewhere(cache, int(virtual[n]), int(physical[n]))
+    def _last_stored(self, place: np.ndarray) -> np.ndarray:
+        """Return the bytes last stored to memory's lines, uint8, shape ``(n, line)``."""
+        lines: np.ndarray = self._lines[place]
+        behind = self._behind[place]
+        if behind.any():
+            lines[behind] = self._newest[place[behind]]
+        return lines
+
+    def lines_read(
+        self,
+        cache: DataCache,
+        virtual: np.ndarray,
+        physical: np.ndarray,
+        slots: np.ndarray,
+        data: np.ndarray,
+        asked: np.ndarray,
+    ) -> None:
+        """Lines were read: ``data`` was found in slots (-1: in memory), and its ``asked`` bytes are returned."""
+        place = self._places(physical)
+        if slots[0] < 0 and not self._behind[place].any():
+            return
+        stale = asked & (data != self._last_stored(place))
+        for n in np.flatnonzero(stale.any(1)).tolist():
+            slot, line = int(slots[n]), int(physical[n])
+            if slot < 0:
+                self._newer_elsewhere(cache, int(virtual[n]), line, stale[n])
+                continue
+            other = cache.physical.reshape(-1)[slot] != line
+            text = "the cache gives a line of another frame" if other else "the cache gives an old copy"
+            self._stale_line(cache, slot, int(virtual[n]), line, stale[n], text)
 
     def cleared(self, frames: np.ndarray) -> None:
         """The kernel clears frames, in memory and in its own cache lines of them."""
-        if self._copies:
+        if self._since:
             lines = np.arange(1 << self._shift - self._line_shift)
-            place = (self._places(frames << self._shift - self._line_shift)[:, None] + lines).ravel()
-            self._latest[place] += 1
-            self._stored[place] = self._latest[place]
+            place = self._places(frames << self._shift - self._line_shift)[:, None] + lines
+            self._behind[place.ravel()] = False
 
     def lines_fetched(self, cache: DataCache, slots: np.ndarray) -> None:
         """Slots were filled from memory."""
-        copies = self._copies[cache.cpu]
-        copies.version[slots] = self._stored[self._places(cache.physical.reshape(-1)[slots])]
-        copies.since[slots] = self._count
+        self._since[cache.cpu][slots] = self._count
 
-    def lines_stored(self, cache: DataCache, physical: np.ndarray, slots: np.ndarray, in_memory: bool) -> None:
-        """Lines were stored to: in slots (-1: not there), and in memory too if ``in_memory``."""
-        place, copies, here = self._places(physical), self._copies[cache.cpu], slots >= 0
-        stale = here & (copies.version[slots] < self._latest[place])
-        for n in np.flatnonzero(stale).tolist():
-            virtual = int(cache.virtual.reshape(-1)[slots[n]])
-            self._stale_line(cache, int(slots[n]), virtual, int(physical[n]), "an old copy is stored to")
-        self._latest[place] += 1
-        if in_memory:
-            self._stored[place] = self._latest[place]
-        copies.version[slots[here]] = self._latest[place[here]]
-        copies.since[slots[here]] = self._count
+    def lines_stored(
+        self, cache: DataCache, physical: np.ndarray, slots: np.ndarray, skip: int, data: np.ndarray
+    ) -> None:
+        """Bytes were stored, from ``skip`` in the first line on: in slots (-1: not there), in memory, or both."""
+        place, here = self._places(physical), slots >= 0
+        some = here | self._behind[place]  # of the others memory has all
+        if not some.any():
+            return
+        newest = self._last_stored(place)
+        stored, span = np.zeros(newest.shape, bool), slice(skip, skip + len(data))
+        newest.reshape(-1)[span], stored.reshape(-1)[span] = data, True
+        if not some.all():
+            place, newest = place[some], newest[some]
+        self._newest[place], self._behind[place] = newest, (newest != self._lines[place]).any(1)
+        if here.all():
+            self._stored_in(cache, slots, physical, stored, newest)
+        elif here.any():
+            self._stored_in(cache, slots[here], physical[here], stored[here], newest[here[some]])
+
+    def _stored_in(
+        self, cache: DataCache, slots: np.ndarray, physical: np.ndarray, stored: np.ndarray, newest: np.ndarray
+    ) -> None:
+        """Slots were stored to: their other bytes should be the last stored, too."""
+        since = self._since[cache.cpu]
+        times = since[slots]
+        times[stored] = self._count
+        since[slots] = times
+        old = cache.data[slots] != newest
+        for n in np.flatnonzero(old.any(1)).tolist():
+            slot, line = int(slots[n]), int(physical[n])
+            virtual = int(cache.virtual.reshape(-1)[slot])
+            why = self._stale_line(cache, slot, virtual, line, old[n], "an old copy is stored to")
+            if why is not None and cache.physical.reshape(-1)[slot] != line:
+                self._lost[line] = why  # the line of another frame has them, and does not bring them here
 
     def lines_written_back(self, cache: DataCache, slots: np.ndarray, physical: np.ndarray) -> None:
-        """Dirty slots went to physical lines; -1: nowhere."""
-        copies, own = self._copies[cache.cpu], cache.physical.reshape(-1)[slots]
-        place, version = self._places(own), copies.version[slots]
-        lost = (physical != own) & (version == self._latest[place])
-        older = (physical == own) & (version < self._latest[place])
-        for n in np.flatnonzero(lost | older).tolist():
-            virtual, slot = int(cache.virtual.reshape(-1)[slots[n]]), int(slots[n])
-            at = int(own[n]) << self._line_shift
-            if older[n]:
+        """Dirty slots are about to go to physical lines, one after the other; -1: nowhere."""
+        own, going, kept = cache.physical.reshape(-1)[slots], cache.data[slots], physical >= 0
+        lost = np.zeros(going.shape, bool)
+        away = physical != own
+        if away.any():
+            place = self._places(own[away])
+            newest = self._last_stored(place)
+            lost[away] = (going[away] == newest) & (self._lines[place] != newest)
+        place = self._places(physical[kept])
+        newest, before, after = self._last_stored(place), self._lines[place], going[kept]
+        order = np.argsort(place, kind="stable")
+        again = np.flatnonzero(np.diff(place[order]) == 0)
+        before[order[again + 1]] = after[order[again]]  # of two that go to one line the second meets the first
+        wrong = after != newest
+        lost[kept] |= wrong & (before == newest)
+        self._newest[place], self._behind[place] = newest, wrong.any(1)
+        for n in np.flatnonzero(lost.any(1)).tolist():
+            virtual, at = int(cache.virtual.reshape(-1)[slots[n]]), int(own[n]) << self._line_shift
+            if not away[n]:
                 text = f"an old copy overwrites newer data at {at:#x}"
             elif physical[n] < 0:
                 text = f"a dirty line of {at:#x} is written back, and nothing is mapped there any more"
             else:
                 text = f"a dirty line of {at:#x} is written back to {int(physical[n]) << self._line_shift:#x}"
-            self._stale_line(cache, slot, virtual, int(own[n]), text, LOST_LINE)
-        good = physical == own
-        self._stored[place[good]] = version[good]
+            why = self._stale_line(cache, int(slots[n]), virtual, int(own[n]), lost[n], text, LOST_LINE)
+            if why is not None:
+                self._lost[int(own[n])] = self._lost[int(physical[n])] = why
 
-    def _newer_elsewhere(self, cache: DataCache, virtual: int, physical: int) -> None:
-        """Memory gave an old line: blame the cache that has the new one, or had it."""
-        text, address = (
-            f"memory gives an old copy at {virtual << self._line_shift:#x}",
-            virtual << self._line_shift,
-        )
-        newer = self._holder(physical)
+    def _newer_elsewhere(self, cache: DataCache, virtual: int, physical: int, stale: np.ndarray) -> None:
+        """Memory gave old bytes of a line: blame the cache that has the new ones, or had them."""
+        address = virtual << self._line_shift
+        text = f"memory gives an old copy at {address:#x}"
+        newer = self._holder(physical, stale)
         if newer is None:
             self._orphan(STALE_LINE, cache, address, physical, text, "the new one is lost")
             return
-        holder, slot = newer
+        holder, slot, held = newer
         at = int(holder.virtual.reshape(-1)[slot])
         text += f", the new one is dirty in the cache of cpu {holder.cpu} at {at << self._line_shift:#x}"
-        self._stale_line(holder, slot, at, physical, text, at=virtual)
+        self._stale_line(holder, slot, at, physical, held, text, at=virtual)
 
-    def _holder(self, physical: int) -> tuple[DataCache, int] | None:
-        """Return the cache and the slot that have the last store to a line, and memory does not."""
-        latest = self._latest[self._places(np.array([physical]))[0]]
+    def _holder(self, physical: int, stale: np.ndarray) -> tuple[DataCache, int, np.ndarray] | None:
+        """Return the cache and the slot that have bytes last stored to a line, and which of ``stale`` they are."""
+        newest = self._last_stored(self._places(np.array([physical])))[0]
         for cpu in self._cpus:
             if (cache := cpu.cache) is not None:
                 mine = (cache.physical == physical) & (cache.keys >= 0) & cache.dirty
                 for slot in np.flatnonzero(mine).tolist():
-                    if self._copies[cache.cpu].version[slot] == latest:
-                        return cache, slot
+                    held = stale & (cache.data[slot] == newest)
+                    if held.any():
+                        return cache, slot, held
         return None
 
     def _stale_line(
@@ -383,34 +437,36 @@ class Checker:
         slot: int,
         virtual: int,
         physical: int,
+        stale: np.ndarray,
         text: str,
         kind: str = STALE_LINE,
         at: int | None = None,
-    ) -> None:
-        """Report a copy in a slot, by what happened since it was made.
+    ) -> _Reason | None:
+        """Report bytes (``stale``, bool) of a copy in a slot, by what happened since they were copied.
 
-        ``at``: the virtual line that was read, where that is another.
+        ``at``: the virtual line that was read, where that is another. Return the flush that is missing, or None.
         """
         address = (virtual if at is None else at) << self._line_shift
-        event, missing = self._cause(cache, slot, virtual, physical)
-        if event is None and (newer := self._holder(physical)) is not None and newer != (cache, slot):
-            cache, slot = newer  # the copy was old when it was made: ask when the new one should have gone
-            event, missing = self._cause(cache, slot, int(cache.virtual.reshape(-1)[slot]), physical)
+        event, missing, since = self._cause(cache, slot, virtual, physical, stale)
+        if event is None and (newer := self._holder(physical, stale)) is not None and newer[:2] != (cache, slot):
+            cache, slot, held = newer  # the copy was old when it was made: ask when the new one should have gone
+            virtual = int(cache.virtual.reshape(-1)[slot])
+            event, missing, since = self._cause(cache, slot, virtual, physical, held)
         if event is None:
             self._orphan(
                 kind, cache, address, physical, text, "two mappings are used at once, and no flush is between"
             )
-            return
-        window, since = Window(event.start, event.end), int(self._copies[cache.cpu].since[slot])
+            return None
+        window = Window(event.start, event.end)
         text, reached = self._why(text, missing, window.start, since, cache.cpu)
-        if kind == LOST_LINE:
-            self._lost[physical] = missing, window, reached
         self._report(kind, cache.cpu, address, window, missing, text, reached)
+        return missing, window, reached
 
     def _orphan(self, kind: str, cache: DataCache, address: int, physical: int, text: str, why: str) -> None:
         """Report a copy that nothing should have removed: perhaps the new one was lost before."""
-        nothing = "", Window(address, address + cache.line), None
-        missing, window, reached = self._lost.get(physical, nothing)
+        missing, window, reached = "", Window(address, address + cache.line), None
+        if self._behind[self._places(np.array([physical]))[0]]:
+            missing, window, reached = self._lost.get(physical, (missing, window, reached))
         if missing:
             why = f"the new one was lost before, for want of {missing}"
             if reached is not None:
@@ -419,13 +475,15 @@ class Checker:
             why = f"no flush for it is among the last {_REMEMBERED:,} happenings, and what was before is forgotten"
         self._report(kind, cache.cpu, address, window, missing, f"{text}; {why}", reached)
 
-    def _cause(self, cache: DataCache, slot: int, virtual: int, physical: int) -> tuple[_Happening | None, str]:
-        """Return what should have made a copy go since it was made, and the flush that goes with it."""
-        since, address = int(self._copies[cache.cpu].since[slot]), virtual << self._line_shift
+    def _cause(
+        self, cache: DataCache, slot: int, virtual: int, physical: int, stale: np.ndarray
+    ) -> tuple[_Happening | None, str, int]:
+        """Return what should have made bytes of a copy go, the flush for that, and what they were copied after."""
+        since, address = int(self._since[cache.cpu][slot][stale].min()), virtual << self._line_shift
         event = self._last("cleared", address, since)
         if event is not None:
-            return event, _UNMAP
-        return self._last_mapped(physical << self._line_shift >> self._shift, address, since), _MAP
+            return event, _UNMAP, since
+        return self._last_mapped(physical << self._line_shift >> self._shift, address, since), _MAP, since
 
     def _why(self, text: str, missing: str, address: int, since: int, cpu: int) -> tuple[str, int | None]:
         """Say what became of the flush: not called, did nothing, or reached another CPU only."""
@@ -473,9 +531,9 @@ class Checker:
         text: str,
         reached: int | None = None,
     ) -> None:
+        self.found[kind] += 1
         key = (kind, cpu, address >> self._shift, missing)
         if key in self._seen:
-            self.repeated += 1
             return
         self._seen.add(key)
         history = self._history(window)

@@ -323,8 +323,10 @@ class Cpu:
         for some, at, count in self._alike(pages, address, size):
             if some.flags[0] & CACHED:
                 parts.append(self.cache.load(at, count, self._lines(at, count, some), _repeat(some)).tobytes())
-            else:
-                parts.append(self._read(some, at & self._inside, count))
+                continue
+            parts.append(self._read(some, at & self._inside, count))
+            if self.cache.watcher is not None:
+                self.cache.loaded_past(at, np.frombuffer(parts[-1], np.uint8), self._lines(at, count, some))
         return b"".join(parts)
 
     def _store(self, address: int, data: np.ndarray) -> None:
@@ -341,15 +343,16 @@ class Cpu:
         size = min(len(data), max(0, len(pages.physical) * self._page_size - (address & self._inside)))
         if size and self.cache is None:
             self._write(pages, address & self._inside, data[:size])
-        elif size:
+        elif size and self.cache is not None:
             for some, at, count in self._alike(pages, address, size):
                 part = data[at - address : at - address + count]
-                if self.cache is not None and (flags := int(some.flags[0])) & CACHED:
-                    self.cache.store(
-                        at, part, self._lines(at, count, some), bool(flags & WRITE_BACK), _repeat(some)
-                    )
-                else:
-                    self._write(some, at & self._inside, part)
+                if (flags := int(some.flags[0])) & CACHED:
+                    write_back = bool(flags & WRITE_BACK)
+                    self.cache.store(at, part, self._lines(at, count, some), write_back, _repeat(some))
+                    continue
+                self._write(some, at & self._inside, part)
+                if self.cache.watcher is not None:
+                    self.cache.stored_past(at, part, self._lines(at, count, some), _repeat(some))
         if pages.fault is not None:
             raise pages.fault
 

@@ -7,7 +7,7 @@ fetches any. What is not cached at all is the caller's business.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,20 +21,30 @@ _BATCH = 1 << 14  # lines that are looked up in one step
 class CacheWatcher(Protocol):
     """Who is told what a cache does with its lines: the coherence checker."""
 
-    def lines_read(self, cache: DataCache, virtual: np.ndarray, physical: np.ndarray, slots: np.ndarray) -> None:
-        """Lines were read; slots -1: from memory."""
+    def lines_read(
+        self,
+        cache: DataCache,
+        virtual: np.ndarray,
+        physical: np.ndarray,
+        slots: np.ndarray,
+        data: np.ndarray,
+        asked: np.ndarray,
+    ) -> None:
+        """Lines were read: ``data`` was found in slots (-1: in memory), and its ``asked`` bytes are returned."""
         ...
 
     def lines_fetched(self, cache: DataCache, slots: np.ndarray) -> None:
         """Slots were filled from memory."""
         ...
 
-    def lines_stored(self, cache: DataCache, physical: np.ndarray, slots: np.ndarray, in_memory: bool) -> None:
-        """Lines were stored to: in slots (-1: not there), and in memory too if ``in_memory``."""
+    def lines_stored(
+        self, cache: DataCache, physical: np.ndarray, slots: np.ndarray, skip: int, data: np.ndarray
+    ) -> None:
+        """Bytes were stored, from ``skip`` in the first line on: in slots (-1: not there), in memory, or both."""
         ...
 
     def lines_written_back(self, cache: DataCache, slots: np.ndarray, physical: np.ndarray) -> None:
-        """Dirty slots went to physical lines; -1: nowhere."""
+        """Dirty slots are about to go to physical lines, one after the other; -1: nowhere."""
         ...
 
 
@@ -48,6 +58,7 @@ class DataCache:
         virtual: virtual line number each slot was filled by, same shape.
         physical: physical line number each slot was filled from, same shape.
         dirty: slots that memory does not have yet, bool, same shape.
+        data: bytes of each slot, shape ``(sets * ways, line)``, uint8.
         others: the caches of the other CPUs, kept coherent line by line where keys and sets agree.
         watcher: is told of everything, or None.
     """
@@ -69,7 +80,7 @@ class DataCache:
         self.sets = kind.size // (kind.ways * kind.line)
         self.keys, self.virtual, self.physical = np.full((3, self.sets, kind.ways), -1, np.int64)
         self.dirty = np.zeros((self.sets, kind.ways), bool)
-        self._data = np.zeros((self.sets * kind.ways, kind.line), np.uint8)
+        self.data = np.zeros((self.sets * kind.ways, kind.line), np.uint8)
         self._next = np.zeros(self.sets, np.int64)  # way that is replaced next
         self._filled = False
         self._lines = np.frombuffer(memory.buffer, np.uint8).reshape(-1, kind.line)
@@ -77,7 +88,7 @@ class DataCache:
         #: the same as plain numbers, many times faster to look at one by one
         self._slots: Any = self.keys.reshape(-1).data
         self._dirt: Any = self.dirty.reshape(-1).data
-        self._bytes: Any = self._data.reshape(-1).data
+        self._bytes: Any = self.data.reshape(-1).data
         self.others: list[DataCache] = []
         self.watcher: CacheWatcher | None = None
 
@@ -98,28 +109,50 @@ class DataCache:
         Returns:
             Shape ``(size,)``, uint8.
         """
-        virtual = np.arange(address >> self._shift, (address + size - 1 >> self._shift) + 1)
-        step = 1 if repeats else _BATCH
         parts = [
-            self._read(virtual[n : n + step], physical[n : n + step] >> self._shift)
-            for n in range(0, len(virtual), step)
+            self._read(virtual, lines, skip, stop - start)
+            for virtual, lines, skip, start, stop in self._batches(address, size, physical, repeats)
         ]
-        skip = address & self.line - 1
-        return np.concatenate(parts).ravel()[skip : skip + size]
+        return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
     def store(
         self, address: int, data: np.ndarray, physical: np.ndarray, write_back: bool, repeats: bool = False
     ) -> None:
         """Write bytes (uint8, at least 1); ``write_back``: lines that are here need not go to memory."""
-        skip, done = address & self.line - 1, 0
-        virtual = np.arange(address >> self._shift, (address + len(data) - 1 >> self._shift) + 1)
+        for virtual, lines, skip, start, stop in self._batches(address, len(data), physical, repeats):
+            self._write(virtual, lines, skip, data[start:stop], write_back)
+
+    def loaded_past(self, address: int, data: np.ndarray, physical: np.ndarray) -> None:
+        """Tell the watcher of bytes (uint8) that were read from memory itself; see `load`."""
+        if self.watcher is not None:
+            for virtual, lines, skip, start, stop in self._batches(address, len(data), physical):
+                whole, asked = np.zeros((len(lines), self.line), np.uint8), self._asked(lines, skip, stop - start)
+                whole[asked] = data[start:stop]
+                self.watcher.lines_read(self, virtual, lines, np.full(len(lines), -1), whole, asked)
+
+    def stored_past(self, address: int, data: np.ndarray, physical: np.ndarray, repeats: bool = False) -> None:
+        """Tell the watcher of bytes that were written to memory itself; see `store`."""
+        if self.watcher is not None:
+            for _, lines, skip, start, stop in self._batches(address, len(data), physical, repeats):
+                self.watcher.lines_stored(self, lines, np.full(len(lines), -1), skip, data[start:stop])
+
+    def _batches(
+        self, address: int, size: int, physical: np.ndarray, repeats: bool = False
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, int, int, int]]:
+        """Cut an access into steps of whole lines.
+
+        Yields:
+            Virtual and physical line numbers of a step, where in its first line its bytes begin, and which bytes
+            of the access they are (start, stop).
+        """
+        skip, start = address & self.line - 1, 0
+        virtual = np.arange(address >> self._shift, (address + size - 1 >> self._shift) + 1)
         step = 1 if repeats else _BATCH
         for n in range(0, len(virtual), step):
             v = virtual[n : n + step]
-            room = (len(v) << self._shift) - skip
-            part = data[done : done + room]
-            self._write(v, physical[n : n + step] >> self._shift, skip, part, write_back)
-            done, skip = done + len(part), 0
+            stop = min(start + (len(v) << self._shift) - skip, size)
+            yield v, physical[n : n + step] >> self._shift, skip, start, stop
+            start, skip = stop, 0
 
     def peek(self, address: int, size: int, physical: int) -> bytes | None:
         """Look at bytes of one line that is here; None: it is not, or they are of two. Nothing is fetched."""
@@ -180,18 +213,43 @@ class DataCache:
                     return (slot << self._shift) + inside
         return -1
 
-    def _read(self, virtual: np.ndarray, physical: np.ndarray) -> np.ndarray:
+    def _read(self, virtual: np.ndarray, physical: np.ndarray, skip: int, size: int) -> np.ndarray:
         slots = self._look_up(virtual, physical)
         missing = slots < 0
+        here = ~missing
+        out = np.empty((len(slots), self.line), np.uint8)
+        out[here] = self.data[slots[here]]
+        if here.any():
+            self._tell_read(virtual, physical, slots, out, here, skip, size)
         if missing.any():
             self._ask_others(virtual, physical, missing)
-        out = self._from_memory(physical, missing)
-        out[~missing] = self._data[slots[~missing]]
+            self._fetch(virtual, physical, missing)  # what it drives out may be a line of the same bytes
+            out[missing] = self._lines[self._rows(physical[missing])]
+            self._tell_read(virtual, physical, slots, out, missing, skip, size)
+        return out.reshape(-1)[skip : skip + size]
+
+    def _tell_read(
+        self,
+        virtual: np.ndarray,
+        physical: np.ndarray,
+        slots: np.ndarray,
+        data: np.ndarray,
+        some: np.ndarray,
+        skip: int,
+        size: int,
+    ) -> None:
+        """Tell the watcher of some lines of an access."""
         if self.watcher is not None:
-            self.watcher.lines_read(self, virtual, physical, slots)
-        if missing.any():
-            self._fetch(virtual, physical, missing)
-        return out
+            asked = self._asked(slots, skip, size)
+            if not some.all():
+                virtual, physical, slots, data, asked = (a[some] for a in (virtual, physical, slots, data, asked))
+            self.watcher.lines_read(self, virtual, physical, slots, data, asked)
+
+    def _asked(self, lines: np.ndarray, skip: int, size: int) -> np.ndarray:
+        """Mark ``size`` bytes of lines from ``skip`` on, bool, shape ``(n, line)``."""
+        asked = np.zeros((len(lines), self.line), bool)
+        asked.reshape(-1)[skip : skip + size] = True
+        return asked
 
     def _write(
         self, virtual: np.ndarray, physical: np.ndarray, skip: int, data: np.ndarray, write_back: bool
@@ -204,19 +262,22 @@ class DataCache:
             self._fetch(virtual, physical, missing)
             slots = self._look_up(virtual, physical)
             missing = slots < 0
-        lines = self._from_memory(physical, missing)
         here = slots[~missing]
-        lines[~missing] = self._data[here]
-        lines.reshape(-1)[skip : skip + len(data)] = data
-        self._data[here] = lines[~missing]
-        to_memory = missing if write_back else np.ones(len(slots), bool)
+        if len(here):
+            lines = np.empty((len(slots), self.line), np.uint8)
+            lines[~missing] = self.data[here]
+            lines.reshape(-1)[skip : skip + len(data)] = data
+            self.data[here] = lines[~missing]
         if write_back:
             self.dirty.reshape(-1)[here] = True
+        # memory gets the bytes that are stored and no others: a line that is here may be old
+        to_memory = missing if write_back else np.ones(len(slots), bool)
         if to_memory.any():
+            lines = self._from_memory(physical, to_memory)
+            lines.reshape(-1)[skip : skip + len(data)] = data
             self._lines[self._rows(physical[to_memory])] = lines[to_memory]
         if self.watcher is not None:
-            self.watcher.lines_stored(self, physical[~to_memory], slots[~to_memory], False)
-            self.watcher.lines_stored(self, physical[to_memory], slots[to_memory], True)
+            self.watcher.lines_stored(self, physical, slots, skip, data)
 
     def _look_up(self, virtual: np.ndarray, physical: np.ndarray) -> np.ndarray:
         """Return the slot of each line, -1 where it is not here."""
@@ -227,11 +288,10 @@ class DataCache:
     def _rows(self, physical: np.ndarray) -> np.ndarray:
         return self._memory.offsets(physical << self._shift) >> self._shift
 
-    def _from_memory(self, physical: np.ndarray, missing: np.ndarray) -> np.ndarray:
-        """Return lines, shape ``(n, line)``: those that are missing from memory, the others undefined."""
+    def _from_memory(self, physical: np.ndarray, some: np.ndarray) -> np.ndarray:
+        """Return lines, shape ``(n, line)``: some from memory, the others undefined."""
         out = np.empty((len(physical), self.line), np.uint8)
-        if missing.any():
-            out[missing] = self._lines[self._rows(physical[missing])]
+        out[some] = self._lines[self._rows(physical[some])]
         return out
 
     def _fetch(self, virtual: np.ndarray, physical: np.ndarray, missing: np.ndarray) -> None:
@@ -249,7 +309,7 @@ class DataCache:
         self._next %= self._ways
         self._filled = True
         self._write_back(slots)
-        self._data[slots] = self._lines[self._rows(p)]
+        self.data[slots] = self._lines[self._rows(p)]
         keys, virtuals, physicals = (a.reshape(-1) for a in (self.keys, self.virtual, self.physical))
         keys[slots], virtuals[slots], physicals[slots] = (v if self._by_virtual else p), v, p
         if self.watcher is not None:
@@ -266,11 +326,11 @@ class DataCache:
         physical = self.physical.reshape(-1)[slots]
         if self.kind.writes_back_by == "virtual" and self._by_virtual:
             physical = self._translate(self.virtual.reshape(-1)[slots])
-        kept = physical >= 0
-        self._lines[self._rows(physical[kept])] = self._data[slots[kept]]
-        dirty[slots] = False
         if self.watcher is not None:
             self.watcher.lines_written_back(self, slots, physical)
+        kept = physical >= 0
+        self._lines[self._rows(physical[kept])] = self.data[slots[kept]]
+        dirty[slots] = False
 
     def clean_and_invalidate(self) -> int:
         """Write back what is dirty and empty the cache; return how many lines it held."""

@@ -12,6 +12,7 @@ from itertools import islice
 from time import perf_counter
 from typing import Any, Final
 
+import numpy as np
 from attrs import define, field
 
 from vmcore.arealist import VmStruct
@@ -200,12 +201,16 @@ class _Checked(_Replay):
             _Replay._free(self, addr)
 
     def _touch(self, cpu: Cpu, area: VmStruct) -> None:
-        """Load from, store to and load from the first and the last page of an area."""
+        """Load from, store to and load from the first and the last page of an area.
+
+        Each store is of bytes of its own (event, page number): an old copy of equal bytes would not be stale.
+        """
         page = self.kernel.page_size
         for at in sorted({area.addr, area.addr + area.size - 2 * page}):
+            halves = np.array([self.line & 0xFFFF_FFFF, at // page & 0xFFFF_FFFF], "<u4")
             with suppress(PageFault):  # the checker reports it where init_mm maps the page
                 cpu.load(at, 8)
-                cpu.store(at, self.line.to_bytes(8, "little"))
+                cpu.store(at, halves.tobytes())
                 cpu.load(at, 8)
         self.touched += 1
 

@@ -101,7 +101,7 @@ class ZoneFrames:
     def take(self, count: int) -> list[np.ndarray]:
         """Hand out up to ``count`` frames: what was given back last first, then fresh ones from the bottom."""
         parts = []
-        if self.recent:
+        if self.recent and count:  # of none, [-0:] would be all
             n = min(count, len(self.recent))
             parts.append(np.array(self.recent[: -n - 1 : -1], np.int64))
             del self.recent[-n:]
