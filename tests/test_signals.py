@@ -172,11 +172,7 @@ def test_during_imports():
 
 def test_where_an_exception_would_be_lost():
     script = (
-        f"{HALT}\n"
-        "class Slow:\n"
-        "    def __del__(self):\n"
-        "        print('.', flush=True); time.sleep(60)\n"
-        "Slow()\n"
+        f"{HALT}\nclass Slow:\n    def __del__(self):\n        print('.', flush=True); time.sleep(60)\nSlow()\n"
     )
     process = start(script=script, stdout=subprocess.PIPE)
     assert process.stdout.read(1) == b"."
