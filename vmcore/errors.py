@@ -27,8 +27,8 @@ class VmcoreError(Exception):
     """Anything that vmcore itself reports. The command line prints it without a traceback.
 
     Its text and its notes are one line each and safe to print: `vmcore.wording.printable` escapes what files,
-    names and plugins put into them. Attributes hold the facts as they were found. Every one of them crosses process
-    boundaries by pickle, with its message and its facts.
+    names and plugins put into them. Attributes hold the facts as they were found. Every one of them crosses
+    process boundaries by pickle, with its message and its facts.
     """
 
     def __str__(self) -> str:
