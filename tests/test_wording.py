@@ -89,8 +89,8 @@ def test_no_message_counts_in_words_of_its_own(module):
 
 #: Nouns of which messages say how many there are.
 COUNTED = re.compile(
-    " (pages|areas|events|frames|tables|lines|frees|scripts|ops|mappings|runs|addresses|reports|allocations|entries|"
-    "calls|segments|ranges|notes|mismatches|findings|places|words|levels|processes)\\b"
+    " (pages|areas|events|frames|tables|lines|frees|scripts|ops|mappings|runs|addresses|reports|allocations|"
+    "entries|calls|segments|ranges|notes|mismatches|findings|places|words|levels|processes)\\b"
 )
 #: Numbers in front of such a noun that are no count of one: sizes of pages, limits, and counts that begin at two.
 NO_COUNTS = (

@@ -250,7 +250,8 @@ class _Kinds:
         _, code = np.unique(runs.flags, return_inverse=True)  # one number a run: rows take much more memory
         leaf = runs.leaf.view(np.uint8)
         for column, size in ((runs.depth, len(mmu.levels)), (leaf, 256), (runs.path, len(runs.paths))):
-            code = code * size + column
+            code *= size
+            code += column
         _, first, which = np.unique(code, return_index=True, return_inverse=True)
         self._depth, self._flags, self._path = (x[first] for x in (runs.depth, runs.flags, runs.path))
         self._order = np.argsort(first)
