@@ -21,7 +21,7 @@ from vmcore.wording import printable
 
 SAMPLE = "i386-pae-ram"
 #: As a file may have it: no newline, no NUL and no slash.
-EVIL = "".join(c for c in HOSTILE if c not in "\n\0") + "[red]:red_circle:"
+EVIL = "\x1b" + "".join(c for c in HOSTILE if c not in "\n\0") + "[red]:red_circle:"
 RAW = os.fsencode("".join(c for c in EVIL if not "\ud800" <= c <= "\udc7f"))
 SHOWN = r"\x1b"
 

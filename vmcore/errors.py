@@ -191,7 +191,7 @@ class OutputError(VmcoreError):
         self.file, self.problem, self.expected = file, problem, expected
 
     def __str__(self) -> str:
-        return f"{self.file or 'an empty name'}: {self.problem}, expected {self.expected}"
+        return printable(f"{self.file or 'an empty name'}: {self.problem}, expected {self.expected}")
 
 
 class NotInDump(VmcoreError, LookupError):
