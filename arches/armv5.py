@@ -126,6 +126,7 @@ XSCALE = evolve(
 
 ARMV5 = Architecture(
     name="armv5",
+    aliases=("arm", "armel", "armv5te", "armv5tel", "armv5tej", "armv5tejl", "arm926"),
     description="ARM926, virtually indexed and tagged cache, by default on Versatile",
     word_bits=32,
     page_shift=12,

@@ -109,6 +109,7 @@ DACR = 0x1F  #: domains of kernel and user: manager, so that rights are not chec
 
 ARMV7 = Architecture(
     name="armv7",
+    aliases=("arm", "armhf", "armv6", "armv6l", "armv6hf", "armv7a", "armv7l", "armv7hl"),
     description="ARMv6/v7, cache that does not alias, by default on RealView",
     word_bits=32,
     page_shift=12,

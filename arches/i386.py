@@ -42,6 +42,7 @@ PSE36 = Leaf("4 MiB page", 0x081, 0x081, 22, ((22, 10, 22), (13, 8, 32)), evolve
 
 I386 = Architecture(
     name="i386",
+    aliases=("x86", "x86-32", "ia32", "i486", "i586", "i686"),
     description="32-bit x86, two levels, no highmem",
     word_bits=32,
     page_shift=12,

@@ -63,6 +63,7 @@ MMU_LEVELS = (evolve(_AS_THE_MMU[0], access=Access()), *_AS_THE_MMU[1:])
 
 I386_PAE = Architecture(
     name="i386-pae",
+    aliases=("pae", "x86-pae", "i586-pae", "i686-pae", "686-pae", "x86", "i686"),
     description="32-bit x86 with PAE and NX, three levels, no highmem",
     word_bits=32,
     page_shift=12,

@@ -128,6 +128,7 @@ IMAGE = KernelImage(
 
 X86_64 = Architecture(
     name="x86_64",
+    aliases=("amd64", "x64", "intel64", "em64t"),
     description="64-bit x86 with NX, four levels",
     word_bits=64,
     page_shift=12,

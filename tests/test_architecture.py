@@ -66,7 +66,7 @@ def broken_mmu(**changes):
         ({"word_bits": 16}, "good", "word_bits", "16", "32 or 64"),
         ({"page_shift": 9}, "good", "page_shift", "9", "10 to 24"),
         ({"page_shift": 25}, "good", "page_shift", "25", "10 to 24"),
-        ({"levels": (LAST,)}, "good", "levels", "1 levels", "2 to 5 real levels"),
+        ({"levels": (LAST,)}, "good", "levels", "1 level", "2 to 5 real levels"),
         ({"levels": (ROOT,) * 6}, "good", "levels", "6 levels", "2 to 5 real levels"),
         ({"max_cpus": 0}, "good", "max_cpus", "0", "at least 1"),
         ({"default_ram": 0}, "good", "default_ram", "0", "a positive number of bytes"),

@@ -444,6 +444,7 @@ def test_everything_of_one(installed):
         == """\
 name                   toy
 plugin                 toys
+aliases                none
 description            A made-up machine.
 era                    2.6.24
 word_bits              32
@@ -585,7 +586,7 @@ def test_samples(monkeypatch):
         "traces, for vmcore replay",
         "long-name      12 events  Linux 6.1",
         "    A machine.",
-        "x          123456 events  Linux 6.2",
+        "x          123,456 events  Linux 6.2",
         "    Another.",
         "",
         "RAM dumps, for vmcore walk and vmcore audit",

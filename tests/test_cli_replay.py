@@ -6,13 +6,13 @@ import re
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 
 from vmcore import hookimpl, registry
-from vmcore.cli import COMMANDS, main
+from vmcore.cli import COMMANDS, main, replay_text
 from vmcore.cli.replay import _Bar
 from vmcore.scenes import leave_out
 
@@ -75,7 +75,7 @@ def test_everything_fits(trace):
         "read            5 lines, 4 vmalloc events, 4 KiB pages",
         "from            0xffffc90000000000-0xffffe8ffffffffff (32 TiB)",
         "replayed        2 allocations, 1 free; 1 purge, nothing to do here",
-        "skipped         1 lines of event tracing_mark_write",
+        "skipped         1 line of event tracing_mark_write",
     ]
     table = lines[lines.index("the space at                peak             end") :][:7]
     assert table[1:4] == [
@@ -101,8 +101,34 @@ def test_the_graph_of_live_areas(trace):
         "               | ▄███████████▄",
         "               |▆█████████████▆",
         "             0 +----------------",
-        "               line 1        16",
+        "                line 1        16",
     ]
+
+
+def test_the_graph_of_one_event_has_one_label(trace):
+    trace(alloc())
+    lines = run("trace.txt", "--arch", "i386", "--source-page", "4K").output.splitlines()
+    at = next(n for n, line in enumerate(lines) if line.endswith(" +-"))
+    assert lines[at + 1] == "                line 1"
+
+
+@pytest.mark.parametrize("columns", [24, 40, 80, 200])
+def test_the_graph_fits_the_terminal_and_marks_the_failure(columns):
+    """The mark stands below the column that has the failure, and no line is wider than the terminal."""
+    events = 300
+    samples = [(n + 1, 1, 4096 * (n % 7 + 1)) for n in range(events)]
+    for failed in range(0, events, 7):
+        report = SimpleNamespace(
+            samples=samples,
+            peak=SimpleNamespace(bytes=4096 * 7),
+            failures=[SimpleNamespace(line=samples[failed][0])],
+        )
+        most = max(min(60, columns - 17), 1)
+        *_, mark, scale = (line for _, line in replay_text._graph(report, " ....####", most))
+        column = mark.index("^") - 16
+        assert column * events // most <= failed < (column + 1) * events // most
+        assert scale.startswith(f"{'':16}line 1")
+        assert scale.endswith(" 300")
 
 
 def test_failures_are_named_with_the_state_of_the_space(trace):
@@ -111,8 +137,8 @@ def test_failures_are_named_with_the_state_of_the_space(trace):
     assert result.exit_code == 1
     lines = result.output.splitlines()
     assert lines[0] == "trace.txt on i386: 2 of 4 allocations failed, the first at line 3"
-    assert "warning         7 events lost in 1 places, first at line 1" in lines
-    assert "skipped         1 frees of allocations that failed here" in lines
+    assert "warning         7 events lost in 1 place, first at line 1" in lines
+    assert "skipped         1 free of an allocation that failed here" in lines
     assert "                1 frees of addresses nobody held" in lines
     at = lines.index("failed          2: no hole fits (space)")
     assert lines[at + 2 : at + 4] == [
@@ -179,7 +205,7 @@ def test_a_sample_with_its_vmallocinfo():
     result = run("sample:riscv64-sv39", "--vmallocinfo", "sample:riscv64-sv39", "--arch", "x86_64")
     assert result.exit_code == 0
     assert "11 ioremap, given physical addresses" in " ".join(result.output.split())
-    assert "vmallocinfo: it has 277 of the 277 areas live at the end" in " ".join(result.output.split())
+    assert "vmallocinfo: it has 277 of 277 areas live at the end" in " ".join(result.output.split())
 
 
 @pytest.mark.parametrize(("arch", "given", "stand_in"), [("i386", 0, 1), ("x86_64", 1, 0)])
@@ -189,10 +215,10 @@ def test_physical_addresses_that_do_not_fit_are_said_to_be_assumed(trace, arch, 
     Path("info.txt").write_text(entry, "ascii")
     options = ["trace.txt", "--arch", arch, "--source-page", "4K", "--vmallocinfo", "info.txt"]
     text = " ".join(run(*options).stdout.split())
-    said = "ioremap: 1 of 1 physical addresses do not fit this machine, or are not given; a stand-in frame"
+    said = "ioremap: 1 of 1 physical address does not fit this machine, or is not given; a stand-in frame"
     assert (said in text) is bool(stand_in)
-    assert ("1 ioremap, given physical addresses" in text) is bool(given)
-    assert ("1 ioremap, a stand-in frame for physical addresses" in text) is bool(stand_in)
+    assert ("1 ioremap, given a physical address" in text) is bool(given)
+    assert ("1 ioremap, a stand-in frame for a physical address" in text) is bool(stand_in)
     report = json.loads(run(*options, "--json").stdout)
     assert (report["backing"]["ioremap"], report["backing"]["stand_in"]) == (given, stand_in)
     assert any(said in sentence for sentence in report["assumptions"]) is bool(stand_in)
@@ -202,7 +228,7 @@ BAD = [
     (b"", "trace.txt: the file is empty, expected a trace"),
     (
         b"# tracer: nop\n",
-        "trace.txt: 0 events in 1 lines, none of them alloc_vmap_area; enable events/vmalloc before",
+        "trace.txt: 0 events in 1 line, none of them alloc_vmap_area; enable events/vmalloc before",
     ),
     (FITS.encode()[:-60], "trace.txt:5: found"),
     (FITS.encode().replace(b"size=12288", b"size=122"), "trace.txt:2: alloc_vmap_area: found size=122, expected"),
@@ -238,7 +264,7 @@ def test_bad_input_is_one_line_with_file_and_line(trace, data, message, options)
         (["trace.txt", "--arch", "i386", "--vmallocinfo", "trace.txt"], "trace.txt:1: found"),
         (
             ["trace.txt", "--arch", "i386", "--vmallocinfo", "sample:x86_64-l4"],
-            "trace.txt: 0 of the 1 areas live at its end are in vmallocinfo",
+            "trace.txt: 0 of 1 area live at its end found in vmallocinfo",
         ),
         (["trace.txt", "--arch", "i386", "--cpus", "0"], "--cpus: "),
         (["-", "--arch", "i386", "--vmallocinfo", "-"], "--vmallocinfo: found - for both files"),

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "vmcore"
 FLOORS = (
-    {"errors", "flags", "units", "signals", "output"},
+    {"errors", "flags", "units", "signals", "output", "wording"},
     {"architecture", "records", "levels", "hardware", "layout", "image", "description", "validation"}
     | {"flushes", "hookspecs", "weak", "registry", "link", "selection"},
     {"memory", "zones", "slab", "pgtable", "pgwalk", "arealist", "areabuckets", "machine", "explain"}
@@ -18,6 +18,7 @@ FLOORS = (
         "golden",
         "opscript",
         "samples",
+        "compression",
         "lines",
         "procfs",
         "trace",

@@ -1,8 +1,17 @@
 """Booting and looking: selections, layouts, ioremap, explain(), vmallocinfo, check()."""
 
+import re
+
 import pytest
 
-from vmcore.errors import BrokenInvariant, ConfigurationError, LayoutError, UnitError, UnknownArchitecture
+from vmcore.errors import (
+    ArgumentError,
+    BrokenInvariant,
+    ConfigurationError,
+    LayoutError,
+    UnitError,
+    UnknownArchitecture,
+)
 from vmcore.flags import NO_FRAME, VM
 from vmcore.hookspecs import hookimpl
 from vmcore.kernel import Kernel
@@ -300,3 +309,28 @@ def test_an_entry_where_no_area_is(arch, kernel):
     k.memory.store(at, word, arch.levels[-1].word_bytes)
     with pytest.raises(BrokenInvariant, match=f"page-table entry {word:#x} at {addr:#x} is in no area"):
         k.check()
+
+
+@pytest.mark.parametrize("arch", ["i386", "i386-pae", "armv7", "x86_64"])
+def test_no_number_of_vmallocinfo_is_wider_than_the_word(kernel, arch):
+    k = kernel(arch, ram=RAM)
+    top, page = k.arch.word_mask + 1, k.arch.page_size
+    area = k._get_vm_area(page, VM.IOREMAP, top - page, top - 1)
+    area.addr, area.size, area.phys_addr = top - page, page, (1 << 64) - page  # the port itself ends below
+    digits = k.arch.word_bits // 4
+    for number in re.findall(r"(?:0x|\b)([0-9a-f]+)", k.vmallocinfo()):
+        assert len(number) <= digits
+    assert k.vmallocinfo().startswith(f"0x{top - page:x}-0x{0:0{digits}x} ")
+
+
+def test_vread_over_a_gap_that_no_caller_has_room_for(kernel):
+    k = kernel("x86_64", ram=RAM)
+    low = k.vmalloc(4096)
+    high = k._get_vm_area(4096, VM.IOREMAP, low + (1 << 44), k.layout.vmalloc_end).addr
+    with pytest.raises(
+        ArgumentError, match=r"vread: found 0x100000000000 bytes to read from .* at most 0x40000000"
+    ):
+        k.vread(low, high - low)
+    with pytest.raises(ArgumentError, match="read area by area"):
+        k.vread(low, k.arch.word_mask)
+    assert len(k.vread(low, 1 << 20)) == 1 << 20

@@ -74,22 +74,22 @@ def test_the_shortest_texts():
 @pytest.mark.parametrize("part", [0.2, 0.9, 0.9999])
 def test_a_compressed_file_that_ends_early(pack, part):
     packed = pack(b"".join(b"line %d\n" % n for n in range(100000)))
-    expected = "the compressed file ends early, expected its end marker; copy the file again from where it "
-    assert problem(packed[: int(len(packed) * part)]).endswith(f": {expected}was recorded")
+    expected = "the compressed file ends early, expected its end marker; copy it again"
+    assert problem(packed[: int(len(packed) * part)]).endswith(f": {expected}")
 
 
 def test_a_compressed_file_with_a_changed_checksum():
     packed = gzip.compress(TEXT)
     message = problem(packed[:-8] + b"\0\0\0\0" + packed[-4:])
-    assert message.startswith("t: damaged compression (CRC check failed 0x0 != ")
-    assert message.endswith("); copy the file again from where it was recorded")
+    assert message.startswith("t: damaged compression (")
+    assert message.endswith("incorrect data check), expected a whole file; copy it again")
 
 
 def test_a_damaged_xz_file():
     packed = bytearray(lzma.compress(TEXT))
     packed[8] ^= 0xFF
-    again = "copy the file again from where it was recorded"
-    assert problem(bytes(packed)) == f"t: damaged compression (Corrupt input data); {again}"
+    expected = "expected a whole file; copy it again"
+    assert problem(bytes(packed)) == f"t: damaged compression (Corrupt input data), {expected}"
 
 
 def test_a_file_that_cannot_be_opened(tmp_path):

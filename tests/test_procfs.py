@@ -108,3 +108,9 @@ def test_an_entry_of_size_0(start):
 def test_empty_vmallocinfo():
     with pytest.raises(TraceError, match=r"^v: the file is empty, expected the text of /proc/vmallocinfo$"):
         info("")
+
+
+def test_an_area_at_the_top_of_the_address_space_ends_at_zero():
+    text = b"0xfffff000-0x00000000    4096 f+0x1/0x2 vmap\n"
+    (entry,) = read_vmallocinfo(io.BytesIO(text))
+    assert (entry.start, entry.end, entry.size) == (0xFFFFF000, 1 << 32, 4096)

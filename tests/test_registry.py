@@ -272,7 +272,7 @@ def test_an_unknown_architecture_names_the_nearest_and_what_is_broken(install):
         registry.get("toy23")
     assert str(caught.value) == (
         "unknown architecture 'toy23': did you mean 'toy32'? installed: other, toy32. "
-        "A third-party one must be installed first"
+        "`vmcore arches` describes them. A third-party one must be installed first"
     )
     assert caught.value.__notes__ == [f"one plugin could not be used: {registry.broken['bad']}"]
     assert (caught.value.name, caught.value.installed) == ("toy23", ["other", "toy32"])

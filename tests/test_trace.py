@@ -140,7 +140,7 @@ def test_a_marker_that_quotes_an_event_is_foreign():
     ("kept", "written", "notes"),
     [
         (5, 5, []),
-        (5, 9, ["t: 4 of 9 events were overwritten before the trace was read"]),
+        (5, 9, ["t: 4 events were overwritten before the trace was read, of 9"]),
         (4, 4, ["t: 5 events read, the header counts 4"]),
     ],
 )
@@ -157,7 +157,7 @@ def test_a_text_with_fewer_events_than_its_headers_count(headers):
     foreign = f"{TASK}sched_switch: prev_comm=a\n"
     assert len(read(header + SMALL + foreign).events) == 5
     assert problem(header + SMALL) == (
-        f"t:{7 + len(headers)}: the text ends after 5 events, expected the 6 that its header counts; take the "
+        f"t:{7 + len(headers)}: the text ends after 5 events, its header counts 6; take the "
         "trace again, or remove the header's line if lines were left out on purpose"
     )
 
@@ -174,7 +174,7 @@ def test_a_text_with_fewer_events_than_its_headers_count(headers):
 def test_lost_events_are_counted(text, lost):
     trace = read(alloc() + text + "\n")
     assert (trace.lost, trace.lost_lines) == (lost, [2])
-    assert trace.notes() == [f"t: {lost} events lost in 1 places, first at line 2"]
+    assert trace.notes() == [f"t: {lost} events lost in 1 place, first at line 2"]
 
 
 def test_frees_that_nobody_waits_for_are_counted():
@@ -320,7 +320,7 @@ def test_a_cut_anywhere_in_an_allocation_is_seen(kept):
         ),
         (
             free().encode(),
-            "t: 1 events in 1 lines, none of them alloc_vmap_area; enable events/vmalloc before tracing",
+            "t: 1 event in 1 line, none of them alloc_vmap_area; enable events/vmalloc before tracing",
         ),
         (b"\x7fELF\x02\0\0\n", "t:1: NUL in column 6, expected text; is this file a trace?"),
         (

@@ -78,7 +78,7 @@ def test_large_pages_and_every_way_a_walk_ends(small):
         "  pgd[0] at 0x1000: 00000000  no flags",
         "  not mapped: the pgd entry is not present",
     ]
-    assert result.stderr == "vmcore: partial: 1 of 4 addresses lead to what is not in the dump\n"
+    assert result.stderr == "vmcore: partial: 1 address leads to what is not in the dump, of 4\n"
 
 
 def test_an_address_that_no_cpu_has_and_one_that_is_neither_table_nor_page(tmp_path):
@@ -129,7 +129,7 @@ def test_steps_as_json(small):
         "arch": "i386",
         "root": {"address": "0x1000", "how": "given"},
         "problems": [],
-        "partial": ["1 of 2 addresses lead to what is not in the dump"],
+        "partial": ["1 address leads to what is not in the dump, of 2"],
     }
     assert answer["addresses"] == [
         {
@@ -191,7 +191,7 @@ def test_the_table_of_runs():
 
 def test_a_series_of_clones_is_one_line():
     lines = walk("x86_64-l4", "--range", "0xffffff0000000000-0xffffff8000000000").stdout.splitlines()
-    assert lines[1] == "65,536 mappings in 65,536 runs, 1 lines"
+    assert lines[1] == "65,536 mappings in 65,536 runs, 1 line"
     assert lines[4].endswith("0x100057000       4 KiB     4 KiB     1  65,536 times, every 64 KiB")
     upper = "tables above: pgd 0x67 pud 0x8000000000000061 pmd 0x8000000000000061"
     assert lines[7] == f"   1  pte 0x8000000000000121 PRESENT|ACCESSED|GLOBAL|NX, {upper}"

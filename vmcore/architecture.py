@@ -2,6 +2,7 @@
 
 To add a machine, write one `Architecture` and return it from a ``vmcore_architectures`` hook:
 
+0. *Names*: ``name``, and as ``aliases`` what uname and distributions call the machine: an error translates them.
 1. *Geometry*: ``word_bits``, ``page_shift`` and the real ``levels`` from root to leaf. A level that the
    kernel folds is simply absent. Levels are named as the kernel names them and must tile the address.
 2. *Encoding*, per level: where the frame sits in an entry (``frame``), what is none, present and bad, and

@@ -18,6 +18,7 @@ from vmcore.mappings import LIMIT, Mappings, find_mappings
 from vmcore.mmu import Mmu
 from vmcore.procfs import VmallocinfoEntry
 from vmcore.units import format_size
+from vmcore.wording import counted
 
 
 @frozen
@@ -213,10 +214,6 @@ def _areas(mmu: Mmu, areas: Sequence[VmallocinfoEntry], mapped: _Mapped) -> Iter
         yield from _physical(entry, page, mapped)
 
 
-def _pages_text(count: int) -> str:
-    return f"{count:,} page" if count == 1 else f"{count:,} pages"
-
-
 def _pages(entry: VmallocinfoEntry, page: int, total: int, guarded: int) -> Iterator[Finding]:
     """Yield what is irregular in the pages of an area; ``total`` are mapped, ``guarded`` (0, 1) as the last."""
     room = entry.size // page - 1
@@ -225,7 +222,7 @@ def _pages(entry: VmallocinfoEntry, page: int, total: int, guarded: int) -> Iter
     if data < room or guarded or freed:
         state = {NONE} if not total else {SOME} if data < room or freed else set()
         found = frozenset(state | ({GUARD} if guarded else set()))
-        text = "no page mapped" if not data else f"{data:,} of {_pages_text(room)} mapped"
+        text = "no page mapped" if not data else f"{data:,} of {counted(room, 'page')} mapped"
         if guarded:
             text += ", and the last one, where the guard page should be"
         full = guarded and data == room and entry.pages == room + 1
@@ -233,7 +230,7 @@ def _pages(entry: VmallocinfoEntry, page: int, total: int, guarded: int) -> Iter
         problem = "guard" if data == room and guarded else "pages"
         yield Finding(entry.start, entry.end - 1, entry, problem, text, why)
     if entry.pages and entry.pages != room and not (guarded and entry.pages == room + 1):
-        text = f"it owns {_pages_text(entry.pages)}, and has room for {room:,} and a guard page"
+        text = f"it owns {counted(entry.pages, 'page')}, and has room for {room:,} and a guard page"
         yield Finding(entry.start, entry.end - 1, entry, "count", text)
 
 
@@ -249,7 +246,8 @@ def _physical(entry: VmallocinfoEntry, page: int, mapped: _Mapped) -> Iterator[F
     if wrong is not None:
         at, physical, count = wrong
         text = f"{at:#x} maps {physical:#x}, expected {(entry.phys & -page) + at - entry.start:#x}"
-        text += f"; {count - 1:,} more mappings are wrong" if count > 1 else ""
+        more = counted(count - 1, "more mapping is", "more mappings are")
+        text += f"; {more} wrong" if count > 1 else ""
         yield Finding(entry.start, entry.end - 1, entry, "physical", text)
 
 

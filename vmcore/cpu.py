@@ -37,6 +37,7 @@ from vmcore.rights import (
     error_code,
 )
 from vmcore.tlb import Translation, TranslationBuffer, allows
+from vmcore.wording import counted
 
 _REASONS = {
     End.NOT_PRESENT: "is not present",
@@ -187,7 +188,7 @@ class Cpu:
 
     def __repr__(self) -> str:
         runs = "init_mm" if self.mm is None else f"process {self.mm.number}"
-        return f"<cpu {self.number} on {runs}, {len(self.tlb)} translations>"
+        return f"<cpu {self.number} on {runs}, {counted(len(self.tlb), 'translation')}>"
 
     # ---- what programs do
 
@@ -299,7 +300,7 @@ class Cpu:
             raise self._no_number(address, size) from None
         if size < 1 or not 0 <= address <= self._word_mask - (size - 1):
             raise ArgumentError(
-                f"cpu {self.number}: found an access of {size} bytes at {address:#x}, expected at least one, "
+                f"cpu {self.number}: found an access of {size:#x} bytes at {address:#x}, expected at least one, "
                 f"and none beyond {self._word_mask:#x}"
             )
         return address, size

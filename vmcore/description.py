@@ -31,6 +31,8 @@ class Description:
 
     Attributes:
         name: lower case; what users type.
+        aliases: other names of the machine, lower case, as uname or distributions have them: ``vmcore`` does not
+            take them, and says the record's name instead.
         description: one line for people.
         word_bits: BITS_PER_LONG, 32 or 64.
         page_shift: PAGE_SHIFT.
@@ -53,6 +55,7 @@ class Description:
     """
 
     name: str
+    aliases: tuple[str, ...] = field(default=(), converter=as_names)
     description: str
     word_bits: int
     page_shift: int

@@ -325,9 +325,15 @@ class Dump:
                     while hit >= 0:
                         yield at + hit
                         hit = data.find(text, hit + 1)
+                    self._forget(at + delta, last + delta)
                 most -= stop - start
         finally:
             self._file.madvise(mmap.MADV_RANDOM)
+
+    def _forget(self, start: int, end: int) -> None:
+        """Take the pages of a stretch of the file out of this process. The host may keep them in its cache."""
+        start -= start % mmap.PAGESIZE
+        self._file.madvise(mmap.MADV_DONTNEED, start, end - start)
 
     def read_partial(self, address: int, length: int) -> tuple[bytes, tuple[Bank, ...]]:
         """Return ``length`` bytes at a physical address, zeros where they are missing, and what is missing."""

@@ -14,9 +14,11 @@ from vmcore import elf
 from vmcore.dump_runs import Contents
 from vmcore.elf import Note
 from vmcore.errors import DumpError
+from vmcore.wording import counted
 
 _NOTE_BYTES = 1 << 24  #: most that is read of all notes
 _NOTES_MOST = 1 << 14  #: a few per CPU
+_HEADERS_MOST = 1 << 20  #: program headers; kdump writes one for each stretch of RAM
 _NOT_PHYSICAL = (1 << 64) - 1, (1 << 32) - 1  #: p_paddr of /proc/kcore's vmalloc segments
 
 
@@ -33,11 +35,13 @@ def read_elf(path: str, file: mmap) -> Contents:
     problems = []
     if count == elf.PN_XNUM:
         count = _many(path, file, kind, shoff)
+    if count > _HEADERS_MOST:
+        found = counted(count, "program header", form="#x")
+        raise DumpError(path, shoff, found, f"{_HEADERS_MOST:#x} at most; the section header is damaged")
     room = max(len(file) - phoff, 0) // entsize
     if count > room:
-        problems.append(
-            f"{count:#x} program headers at file offset {phoff:#x}, but the file ends after {room:#x} of them"
-        )
+        many = counted(count, "program header", form="#x")
+        problems.append(f"{many} at file offset {phoff:#x}, but the file ends after {room:#x} of them")
     if not min(count, room):
         raise DumpError(path, phoff, "no program header", "PT_LOAD segments; copy the dump again")
     headers = np.frombuffer(file, phdr, min(count, room), phoff).copy()

@@ -5,22 +5,20 @@ The compression is known by its magic. What cannot be unpacked to its end is a p
 
 from __future__ import annotations
 
-import gzip
-import lzma
 import mmap
 import os
 import tempfile
-import zlib
+from collections.abc import Iterator
 from typing import IO
 
+from vmcore.compression import OTHER_MAGIC, RAM_FREE, PackedLimit, UnpackError, is_packed, pieces
 from vmcore.errors import DumpError
-from vmcore.lines import GZIP_MAGIC, OTHER_MAGIC, XZ_MAGIC, xz_refusal
 from vmcore.output import protect
 from vmcore.units import format_size
+from vmcore.wording import counted
 
 LIMIT = 1 << 37  #: bytes a compressed dump may unpack to; zeros cost no disk, but time
-_CHUNK = 1 << 20
-_ZEROS = bytes(_CHUNK)
+_ZEROS = bytes(1 << 20)  # more than a piece
 
 
 def map_file(path: str, limit: int = LIMIT) -> tuple[mmap.mmap, tuple[str, ...]]:
@@ -39,18 +37,11 @@ def map_file(path: str, limit: int = LIMIT) -> tuple[mmap.mmap, tuple[str, ...]]
     try:
         with open(path, "rb") as file:
             head = file.read(6)
-            file.seek(0)
             for magic, (name, program) in OTHER_MAGIC.items():
                 if head.startswith(magic):
                     raise DumpError(path, 0, f"{name} data", f"a dump, plain, gzip or xz; unpack it: {program}")
-            if head.startswith(GZIP_MAGIC):
-                return _protected(file, *_unpacked(path, gzip.GzipFile(fileobj=file), limit))
-            if head == XZ_MAGIC:
-                problem = xz_refusal(file.read(1 << 11))
-                if problem is not None:
-                    raise DumpError(path, 0, problem, "less; unpack it yourself: xz -dc")
-                file.seek(0)
-                return _protected(file, *_unpacked(path, lzma.LZMAFile(file), limit))
+            if is_packed(head):
+                return _protected(file, *_unpacked(path, pieces(head, file, RAM_FREE), limit))
             return _protected(file, _mapped(path, file), ())
     except OSError as error:
         reason = error.strerror or str(error)
@@ -79,25 +70,23 @@ def _scattered(file: mmap.mmap) -> mmap.mmap:
     return file
 
 
-def _unpacked(path: str, stream: gzip.GzipFile | lzma.LZMAFile, limit: int) -> tuple[mmap.mmap, tuple[str, ...]]:
+def _unpacked(path: str, parts: Iterator[bytes], limit: int) -> tuple[mmap.mmap, tuple[str, ...]]:
     """Unpack into a file without a name; stretches of zeros become holes."""
     problem: tuple[str, ...] = ()
-    with stream, tempfile.TemporaryFile() as out:
+    with tempfile.TemporaryFile() as out:
         size = 0
-        while True:
-            try:
-                data = stream.read1(_CHUNK)  # one step at a time: read() loses what precedes damage
-            except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
-                problem = (f"the compression is damaged or cut after {size:#x} bytes ({error})",)
-                break
-            if not data:
-                break
-            size += len(data)
-            if size > limit:
-                raise DumpError(
-                    path, None, f"more than {format_size(limit)} when unpacked", "less; unpack it yourself"
-                )
-            _store(path, out, data)
+        try:
+            for data in parts:
+                size += len(data)
+                if size > limit:
+                    found = f"more than {format_size(limit)} when unpacked"
+                    raise DumpError(path, None, found, "less; unpack it yourself")
+                _store(path, out, data)
+        except PackedLimit as error:
+            raise DumpError(path, None, error.found, error.expected) from error
+        except UnpackError as error:
+            after = counted(size, "byte", form="#x")
+            problem = (f"the compression is damaged or cut after {after} ({error.found})",)
         if not size:
             raise DumpError(path, 0, "; ".join(problem) or "nothing in the compression", "a dump; copy it again")
         out.truncate(size)

@@ -12,6 +12,7 @@ import numpy as np
 
 from vmcore.dump_runs import Contents
 from vmcore.errors import DumpError
+from vmcore.wording import counted
 
 MAGIC = b"EMiL"
 _HEADER = struct.Struct("<4sIQQQ")
@@ -45,7 +46,8 @@ def read_lime(path: str, file: mmap) -> Contents:
 
 def _problem(file: mmap, at: int) -> str | None:
     if at + _HEADER.size > len(file):
-        return f"only {len(file) - at:#x} bytes are left"
+        left = counted(len(file) - at, "byte is", "bytes are", "#x")
+        return f"only {left} left"
     magic, version, start, last, _ = _HEADER.unpack_from(file, at)
     if magic != MAGIC or version != 1:
         return f"magic {magic!r}, version {version}"

@@ -11,6 +11,7 @@ import numpy as np
 from vmcore.dump_runs import Contents
 from vmcore.errors import DumpError
 from vmcore.units import Bank
+from vmcore.wording import counted
 
 
 def read_raw(path: str, file: mmap, base: int, banks: Sequence[Bank] | None) -> Contents:
@@ -28,7 +29,8 @@ def read_raw(path: str, file: mmap, base: int, banks: Sequence[Bank] | None) -> 
     offsets = [sum(sizes[:n]) for n in range(len(sizes))]
     problems: tuple[str, ...] = ()
     if sum(sizes) < len(file):
-        problems = (f"the file has {len(file):#x} bytes, the banks only {sum(sizes):#x}; the rest is left out",)
+        has = counted(len(file), "byte", form="#x")
+        problems = (f"the file has {has}, the banks only {sum(sizes):#x}; the rest is left out",)
     return _contents(banks, offsets, problems)
 
 

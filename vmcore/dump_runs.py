@@ -13,6 +13,7 @@ import numpy as np
 from attrs import frozen
 
 from vmcore.elf import Note
+from vmcore.wording import counted
 
 _TOP = np.uint64(1 << 62)  #: above every physical address there is; sums stay within int64
 _FEW = 8  #: problems of one kind that are told one by one
@@ -58,7 +59,7 @@ class Runs:
 def few(lines: Iterable[str], count: int) -> list[str]:
     """Return the first lines of ``count``, and how many more there are."""
     told = [line for line, _ in zip(lines, range(_FEW), strict=False)]
-    return [*told, f"... and {count - _FEW} more like that"] if count > _FEW else told
+    return [*told, f"... and {count - _FEW:,} more like that"] if count > _FEW else told
 
 
 def settle(contents: Contents, file: mmap) -> Runs:
@@ -70,8 +71,8 @@ def settle(contents: Contents, file: mmap) -> Runs:
     def tell(bad: np.ndarray, what: str) -> None:
         hits = np.flatnonzero(bad)
         lines = (
-            f"the segment of {int(sizes[i]):#x} bytes for physical address {int(starts[i]):#x} at file offset "
-            f"{int(offsets[i]):#x} {what}"
+            f"the segment of {counted(int(sizes[i]), 'byte', form='#x')} for physical address {int(starts[i]):#x} "
+            f"at file offset {int(offsets[i]):#x} {what}"
             for i in hits
         )
         problems.extend(few(lines, len(hits)))
@@ -140,5 +141,6 @@ def _overlaps(
                 f"{start + used:#x} are used, those at {start + own:#x} are not"
             )
     if len(hits) > _FEW:
-        lines.append(f"{len(hits)} segments overlap others; {len(hits) - _FEW} of them were not compared")
+        more = counted(len(hits) - _FEW, "of them was", "of them were")
+        lines.append(f"{len(hits):,} segments overlap others; {more} not compared")
     return lines

@@ -9,6 +9,8 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
+from vmcore.wording import printable
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -22,10 +24,19 @@ def choices(found: str, valid: Iterable[str], what: str) -> str:
 
 
 class VmcoreError(Exception):
-    """Anything that vmcore itself reports; the command line prints it without a traceback.
+    """Anything that vmcore itself reports. The command line prints it without a traceback.
 
-    Every one of them crosses process boundaries by pickle, with its message and its facts.
+    Its text and its notes are one line each and safe to print: `vmcore.wording.printable` escapes what files,
+    names and plugins put into them. Attributes hold the facts as they were found. Every one of them crosses
+    process boundaries by pickle, with its message and its facts.
     """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
+    def add_note(self, note: str, /) -> None:
+        """Add a note, which is printed below the message."""
+        super().add_note(printable(note))
 
     def __reduce__(self) -> tuple[object, ...]:
         return _restore, (type(self), self.args), self.__dict__.copy()
@@ -72,12 +83,17 @@ class UnknownArchitecture(ConfigurationError, LookupError):
     Attributes:
         name: what was asked for.
         installed: what there is.
+        meant: those of them that the name may stand for.
     """
 
-    def __init__(self, name: str, installed: Iterable[str]) -> None:
-        self.name, self.installed = name, sorted(installed)
-        known = choices(name, self.installed, "installed")
-        super().__init__(f"unknown architecture {name!r}: {known}. A third-party one must be installed first")
+    def __init__(self, name: str, installed: Iterable[str], meant: Iterable[str] = ()) -> None:
+        self.name, self.installed, self.meant = name, sorted(installed), sorted(meant)
+        names = " or ".join(map(repr, self.meant))
+        hint = f"did you mean {names}?" if names else "no installed record describes it;"
+        super().__init__(
+            f"unknown architecture {name!r}: {hint} installed: {', '.join(self.installed) or 'none'}. "
+            "`vmcore arches` describes them. A third-party one must be installed first"
+        )
 
 
 class PluginError(VmcoreError):
@@ -144,7 +160,7 @@ class PageFault(VmcoreError):
 
     def __str__(self) -> str:
         what = f"cpu {self.cpu}: {self.access} of {self.address:#x} faults"
-        return f"{what}: {self.why}; expected a page to {self.access}"
+        return printable(f"{what}: {self.why}; expected a page to {self.access}")
 
 
 class DumpError(VmcoreError, ValueError):
@@ -175,7 +191,7 @@ class OutputError(VmcoreError):
         self.file, self.problem, self.expected = file, problem, expected
 
     def __str__(self) -> str:
-        return f"{self.file or 'an empty name'}: {self.problem}, expected {self.expected}"
+        return printable(f"{self.file or 'an empty name'}: {self.problem}, expected {self.expected}")
 
 
 class NotInDump(VmcoreError, LookupError):

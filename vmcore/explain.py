@@ -68,16 +68,17 @@ _KINDS = (
 def vmallocinfo(kernel: Machine) -> str:
     """Return the area list in the format of /proc/vmallocinfo (mm/vmalloc.c s_show(), 2.6.28 and later).
 
-    The caller's name, which this era does not keep, is left out.
+    The caller's name, which this era does not keep, is left out. Addresses are pointers in C, and the physical one
+    is an unsigned long: an area that reaches the top of the address space ends at 0.
     """
-    digits = kernel.arch.word_bits // 4
+    digits, mask = kernel.arch.word_bits // 4, kernel.arch.word_mask
     lines = []
     for area in kernel.vmlist:
-        line = f"0x{area.addr:0{digits}x}-0x{area.addr + area.size:0{digits}x} {area.size:7}"
+        line = f"0x{area.addr:0{digits}x}-0x{area.addr + area.size & mask:0{digits}x} {area.size:7}"
         if area.nr_pages:
             line += f" pages={area.nr_pages}"
         if area.phys_addr or area.flags & VM.IOREMAP:
-            line += f" phys={area.phys_addr:#x}"
+            line += f" phys={area.phys_addr & mask:#x}"
         line += "".join(f" {name}" for flag, name in _KINDS if area.flags & flag)
         lines.append(line + "\n")
     return "".join(lines)

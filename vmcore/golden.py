@@ -7,21 +7,24 @@ and the counters; at ``dump`` the whole area list and every page-table entry. Ev
 from __future__ import annotations
 
 import json
-import lzma
 import re
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import click
 from attrs import define, field
 
 from vmcore import registry as plugins
-from vmcore.errors import GoldenError, VmcoreError, choices
+from vmcore.errors import GoldenError, TraceError, VmcoreError, choices
+from vmcore.lines import read_lines
 from vmcore.opscript import MAX_PAGES, Event, ScriptRun
 from vmcore.registry import Registry
 from vmcore.signals import end_on_signals
+from vmcore.units import format_size
+from vmcore.wording import counted, printable
 
 
 def _natural(value: object) -> bool:
@@ -85,6 +88,8 @@ _KINDS = [
     "nested_freed",
 ]
 _CONTEXT = 3  # ops shown before a mismatch
+_LONGEST_LINE = 1 << 20  # bytes; those of dumps have 100 KiB
+_SCRIPT_BYTES = 8 << 20  # of one script, which is held in memory; as Python's objects it is 25 times as large
 
 
 @define
@@ -122,34 +127,38 @@ class Tally:
 
 
 def read_bundle(path: str) -> Iterator[Script]:
-    """Read the scripts of a bundle (plain or .xz), one at a time.
+    """Read the scripts of a bundle (plain, gzip or xz), one at a time.
 
     Raises:
-        GoldenError: it cannot be read, a line is not JSON, or an op stands before any header.
+        GoldenError: it cannot be read, a line is not JSON, a line or a script is too long, or an op stands
+            before any header.
     """
     current: Script | None = None
-    number = 0
+    number = size = 0
     try:
-        with open(path, "rb") as raw:
-            packed = raw.peek(6)[:6] == b"\xfd7zXZ\0"
-            lines = lzma.LZMAFile(raw) if packed else raw  # noqa: SIM115  # closed with raw, which it reads
+        with closing(read_lines(path, path, _LONGEST_LINE)) as lines:
             for number, text in enumerate(lines, 1):
                 line = json.loads(text)
                 if not isinstance(line, dict):
                     raise GoldenError(f"{path}:{number}: found {text[:40]!r}, expected a JSON object")
+                size += len(text)
                 if "hdr" in line:
                     if current:
                         yield current
-                    current = Script(path, number, line)
+                    current, size = Script(path, number, line), 0
                     _check_header(current)
                 elif current is None:
                     raise GoldenError(f"{path}:{number}: an op before any header; is this a golden bundle?")
+                elif size > _SCRIPT_BYTES:
+                    raise GoldenError(
+                        f"{path}:{number}: a script of more than {format_size(_SCRIPT_BYTES)}, expected a header "
+                        "before; cut it into several"
+                    )
                 else:
                     current.ops.append((number, line))
-    except (OSError, lzma.LZMAError, EOFError) as error:
-        where = f"after line {number}" if number else "at all"
-        raise GoldenError(f"{path}: cannot be read {where}: {error}") from error
-    except ValueError as error:
+    except TraceError as error:
+        raise GoldenError(f"{path}:{number + 1}: {error.problem}") from error
+    except (ValueError, RecursionError) as error:
         if isinstance(error, VmcoreError):
             raise
         raise GoldenError(f"{path}:{number}: not JSON: {error}; is this a golden bundle?") from error
@@ -293,9 +302,10 @@ def replay(script: Script, registry: Registry, tally: Tally) -> None:
 def _mismatch(tally: Tally, script: Script, problem: str, line: int, ops: list[str]) -> None:
     tally.mismatches += 1
     if not tally.first:
-        before = "".join(f"\n    {op}" for op in ops[-_CONTEXT - 1 : -1])
-        at = f"\n  > {ops[-1]}" if ops else ""
-        tally.first = f"{script.file}:{line}: {script.name}: {problem}{before}{at}"
+        lines = [f"{script.file}:{line}: {script.name}: {problem}"]
+        lines += [f"    {op}" for op in ops[-_CONTEXT - 1 : -1]]
+        lines += [f"  > {op}" for op in ops[-1:]]
+        tally.first = "\n".join(map(printable, lines))
 
 
 def replay_file(path: str, registry: Registry) -> Tally:
@@ -321,7 +331,7 @@ def main(files: tuple[str, ...], block: tuple[str, ...]) -> None:
             began = time.perf_counter()
             tally = replay_file(path, registry)
             mismatches += tally.mismatches
-            print(_line(tally, time.perf_counter() - began))
+            print(printable(_line(tally, time.perf_counter() - began)))
             if tally.first:
                 print(f"first mismatch: {tally.first}")
     except VmcoreError as error:
@@ -332,8 +342,9 @@ def main(files: tuple[str, ...], block: tuple[str, ...]) -> None:
 
 def _line(tally: Tally, seconds: float) -> str:
     return (
-        f"{tally.file}: {tally.scripts} scripts, {tally.ops} ops, {tally.events} events compared, "
-        f"{tally.mismatches} mismatches, {seconds:.1f} s"
+        f"{tally.file}: {counted(tally.scripts, 'script')}, {counted(tally.ops, 'op')}, "
+        f"{counted(tally.events, 'event')} compared, {counted(tally.mismatches, 'mismatch', 'mismatches')}, "
+        f"{seconds:.1f} s"
     )
 
 

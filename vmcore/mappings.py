@@ -15,8 +15,10 @@ from attrs import define, field, frozen
 from vmcore.errors import ArgumentError
 from vmcore.mmu import Mmu
 from vmcore.mmu_levels import Depth, Page
+from vmcore.wording import counted
 
-LIMIT = 1 << 22  #: mappings, where the caller gives no limit: 16 GiB in pages of 4 KiB
+#: Mappings, where the caller gives no limit: 7 GiB in pages of 4 KiB. A list of them takes 280 MiB.
+LIMIT = 1_900_000
 TABLES = 1 << 18  #: tables looked into at one level
 _ENTRIES = 1 << 15  # entries looked at at a time: the arrays in between stay in the cache
 PLAIN = -1  #: ``leaf`` of a page at a last level that lists no leaves
@@ -84,8 +86,8 @@ class Mappings:
         """Why there may be more mappings than these; empty: there are not."""
         why = []
         if n := len(self.missing):
-            what = "table is" if n == 1 else "tables are"
-            why.append(f"{n:,} {what} not in memory, the first at {int(self.missing.physical[0]):#x}")
+            tables = counted(n, "table is", "tables are")
+            why.append(f"{tables} not in memory, the first at {int(self.missing.physical[0]):#x}")
         if self.stopped is not None:
             why.append(f"a limit was reached: nothing at and above {self.stopped:#x} was looked at")
         return tuple(why)

@@ -26,9 +26,11 @@ from vmcore.memory import PhysicalMemory
 from vmcore.registry import Registry
 from vmcore.units import Bank
 from vmcore.vmalloc import Vmalloc, VmAreaStruct
+from vmcore.wording import counted
 
 _TABLES = Bank(0x4000_0000, 0x8000_0000)  # where page tables come from, beyond every page of a script
-MAX_PAGES = _TABLES.start >> 12  #: what a script's machine may have
+MAX_PAGES = 1 << 15  #: what a script's machine may have: every page that it hands out is filled
+_BYTES_MOST = 4 << 20  # that an op may read or write, and entries of a page array that it may make
 _NOT_PRESENT = 15  # the protection number of an entry that is neither none nor present
 _MEM_MAP = {32: (0x2000_0000, 32), 64: (0x1000_0000_0000, 64)}  # the harness' struct pages, by word bits
 _UINT, _INT_SIGN = 0xFFFF_FFFF, 1 << 31
@@ -333,7 +335,7 @@ class ScriptRun:
             line["end"] = "BUG"
         except KernelOops:
             line["end"] = "OOPS"
-        except (IndexError, AttributeError, TypeError, ValueError) as error:
+        except (IndexError, AttributeError, TypeError, ValueError, MemoryError) as error:
             raise GoldenError(f"op {text!r}: cannot be run: {type(error).__name__}: {error}") from error
         self.results.append(result)
         line["args"] = [hexed(arg) for arg in args]
@@ -400,6 +402,7 @@ class ScriptRun:
 
     def _make_pages(self, result: _Result, entries: int, count: int, null: int) -> None:
         """Give an op a page array: fresh pages, NULL at ``null`` and from ``count`` on."""
+        _check_most(max(entries, count), "a page array of", "entry", "entries")
         fresh = [n for n in range(count) if n != null]
         got = self.pages.alloc(len(fresh), 0, -1).tolist()
         got += [NO_FRAME] * (len(fresh) - len(got))
@@ -461,13 +464,19 @@ class ScriptRun:
         self.kernel.unmap_kernel_range(a[0], a[1])
         return {}
 
+    def _behind(self, addr: int) -> int:
+        """Return the bytes from an address to the end of the last area, which no access passes."""
+        return max(max((area.addr + area.size for area in self.kernel.vmlist), default=0) - addr, 0)
+
     def _vread(self, name: str, a: list[Any], result: _Result) -> dict[str, Any]:
+        _check_most(min(a[1], self._behind(a[0])), "a read of", "byte")
         data = self.kernel.vread(a[0], a[1])
         return {"ret": len(data), "crc32": f"{zlib.crc32(data):08x}", "head": data[:32].hex()}
 
     def _vwrite(self, name: str, a: list[Any], result: _Result) -> dict[str, Any]:
-        last = max((area.addr + area.size for area in self.kernel.vmlist), default=0)
-        n = np.arange(min(a[1], max(last - a[0], 0)), dtype=np.uint64)  # nothing lies behind the last area
+        count = min(a[1], self._behind(a[0]))
+        _check_most(count, "a write of", "byte")
+        n = np.arange(count, dtype=np.uint64)
         source = (np.uint64(a[2] * 31 & 0xFF) + n * np.uint64(7) + (n >> np.uint64(8))).astype(np.uint8)
         return {"ret": self.kernel.vwrite(a[0], source.tobytes())}
 
@@ -516,6 +525,13 @@ class ScriptRun:
         "unmap_kernel_range": _unmap_kernel_range, "vread": _vread, "vwrite": _vwrite,
         "remap_vmalloc_range": _remap, "vmalloc_to_page": _to_page, "fail": _fail, "dump": _dump,
     }  # fmt: skip
+
+
+def _check_most(count: int, what: str, one: str, more: str = "") -> None:
+    if count > _BYTES_MOST:
+        raise GoldenError(
+            f"{what} {counted(count, one, more)}, expected {_BYTES_MOST:,} at most; is the op damaged?"
+        )
 
 
 _TAKES_RESULT = ("__vmalloc_area", "vmap_again", "put_pages", "free_vm_area", "map_vm_area")

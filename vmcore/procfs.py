@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import closing
+from functools import lru_cache
 from typing import Final
 
 from attrs import frozen
@@ -98,14 +99,28 @@ def _complete(entry: VmallocinfoEntry) -> bool:
 
 
 def _entry(match: re.Match[str]) -> VmallocinfoEntry:
-    nodes = (node.split("=") for node in match["nodes"].split()) if match["nodes"] else ()
+    start, end, size = int(match["start"], 16), int(match["end"], 16), int(match["size"])
+    if not end and start + size == 1 << 4 * len(match["end"]):  # a pointer behind the last byte there is
+        end = start + size
     return VmallocinfoEntry(
-        start=int(match["start"], 16),
-        end=int(match["end"], 16),
-        size=int(match["size"]),
+        start=start,
+        end=end,
+        size=size,
         caller=match["caller"] or "",
-        kinds=frozenset([match["bare"]] if match["bare"] else match["kinds"].split()),
+        kinds=_kinds(match["bare"], match["kinds"]),
         pages=int(match["pages"] or 0),
         phys=int(match["phys"], 16) if match["phys"] else None,
-        nodes=tuple((int(node[1:]), int(pages)) for node, pages in nodes),
+        nodes=_nodes(match["nodes"] or ""),
     )
+
+
+@lru_cache(1 << 10)
+def _kinds(bare: str | None, words: str | None) -> frozenset[str]:
+    """Return the kinds of an area. Many areas share one set, which would take most of an entry."""
+    return frozenset([bare] if bare else (words or "").split())
+
+
+@lru_cache(1 << 10)
+def _nodes(words: str) -> tuple[tuple[int, int], ...]:
+    nodes = (word.split("=") for word in words.split())
+    return tuple((int(node[1:]), int(pages)) for node, pages in nodes)

@@ -19,6 +19,7 @@ from vmcore.errors import ConfigurationError, PluginError, UnknownArchitecture, 
 from vmcore.hookspecs import API_VERSION, PROJECT
 
 GIVEN = "given by the program"  #: distribution of what no entry point brought
+_ALIKE = 0.65  # how near the spelling of a name must be to another one, 1 being the same
 GROUP = "vmcore"  #: entry-point group through which every plugin arrives
 
 
@@ -62,12 +63,22 @@ class Registry:
         raise self._unknown(name)
 
     def _unknown(self, name: str) -> UnknownArchitecture:
-        error = UnknownArchitecture(name, self._architectures)
+        error = UnknownArchitecture(name, self._architectures, self._meant(name))
         if not self._architectures:
             error.add_note("no architecture was found at all; install the package (pip install .)")
         for broken in self.broken.values():
             error.add_note(f"one plugin could not be used: {broken}")
         return error
+
+    def _meant(self, name: str) -> list[str]:
+        """Return the architectures that a name may stand for: those with that alias, or the one spelt alike.
+
+        Digits tell word size and version: a name with other digits is not a slip, but another machine.
+        """
+        plain = _plain(name)
+        aliased = [arch.name for arch in self._architectures.values() if plain in map(_plain, arch.aliases)]
+        alike = {_plain(known): known for known in self._architectures if _digits(known) == _digits(plain)}
+        return aliased or [alike[near] for near in get_close_matches(plain, alike, n=1, cutoff=_ALIKE)]
 
     def add(self, plugin: object, name: str, distribution: str = GIVEN) -> None:
         """Register one plugin: a module, or an object with hook implementations.
@@ -148,6 +159,14 @@ class Registry:
             self.manager.unregister(plugin)
         for arch in [a for a, origin in self.origin.items() if origin == name]:
             del self._architectures[arch], self.origin[arch]
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace("_", "-")
+
+
+def _digits(name: str) -> list[str]:
+    return sorted(filter(str.isdigit, name))
 
 
 def raised(error: BaseException) -> str:

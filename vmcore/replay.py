@@ -33,6 +33,7 @@ from vmcore.replay_report import (
 from vmcore.replay_requests import BACKINGS, DEADLY, Requests, Route, join, reason_of, routes
 from vmcore.trace import ALLOC, FREE, Trace
 from vmcore.units import format_size
+from vmcore.wording import counted
 
 SAMPLES: Final = 200  #: stretches that the live areas over time are cut into
 
@@ -233,10 +234,9 @@ def _assumptions(run: _Replay, said: list[str]) -> list[str]:
     if run.requests.backing["vmap"]:
         said.append("vmap: every page is the first page frame of RAM")
     if n := run.requests.backing["stand_in"]:
-        said.append(
-            f"ioremap: {n} of {n + run.requests.backing['ioremap']} physical addresses do not fit this machine, "
-            "or are not given; a stand-in frame, the first of RAM, is mapped"
-        )
+        asked = counted(n + run.requests.backing["ioremap"], "physical address", "physical addresses")
+        misfit = "does not fit this machine, or is" if n == 1 else "do not fit this machine, or are"
+        said.append(f"ioremap: {n:,} of {asked} {misfit} not given; a stand-in frame, the first of RAM, is mapped")
     if modules and run.kernel.layout.modules is None:
         said.append("modules: this architecture has no window for them, they are in vmalloc's (vmalloc_exec)")
     return said

@@ -25,12 +25,15 @@ REASONS: Final = {
     "kmalloc": "out of small objects",
     "bug": "the kernel died",
 }
-#: Keys of `Events.skipped`, and what they count.
+#: Keys of `Events.skipped`, and the names of one and of several of what they count.
 SKIPPED: Final = {
-    "failed_on_source": "allocations that failed on the traced kernel",
-    "failed_here": "frees of allocations that failed here",
-    "unknown_address": "frees of addresses nobody held",
-    "not_reached": "events after the end of the replay",
+    "failed_on_source": (
+        "allocation that failed on the traced kernel",
+        "allocations that failed on the traced kernel",
+    ),
+    "failed_here": ("free of an allocation that failed here", "frees of allocations that failed here"),
+    "unknown_address": ("free of an address nobody held", "frees of addresses nobody held"),
+    "not_reached": ("event after the end of the replay", "events after the end of the replay"),
 }
 
 

@@ -24,6 +24,7 @@ from vmcore.flags import ANY_NODE, GFP, GFP_KERNEL, VM
 from vmcore.kernel import Kernel
 from vmcore.procfs import VmallocinfoEntry
 from vmcore.trace import ALLOC, FREE, Trace
+from vmcore.wording import counted
 
 DEADLY: Final = (KernelBug, KernelOops, KernelDead)  #: what a kernel does not survive
 BACKINGS: Final = ("frames", "ioremap", "stand_in", "vmap")  #: what can be behind an area
@@ -193,12 +194,13 @@ def join(trace: Trace, entries: Sequence[VmallocinfoEntry]) -> tuple[dict[int, V
     live, known = _live_at_end(trace), {entry.start: entry for entry in entries}
     both = {addr: line for addr, (line, size) in live.items() if addr in known and known[addr].size == size}
     if 2 * len(both) < len(live):
-        found = f"{len(both)} of the {len(live)} areas live at its end are in vmallocinfo by address and size"
+        areas = counted(len(live), "area")
+        found = f"{len(both):,} of {areas} live at its end found in vmallocinfo by address and size"
         raise TraceError(trace.file, None, f"{found}, expected {-(-len(live) // 2)} or more; {_OTHER_BOOT}")
     given = {line: known[addr] for addr, line in both.items() if known[addr].kinds & _MAPPED}
     said = [
-        f"vmallocinfo: it has {len(both)} of the {len(live)} areas live at the end; the others, and all that "
-        "were freed, are taken to be vmalloc's own, with page frames"
+        f"vmallocinfo: it has {len(both):,} of {counted(len(live), 'area')} live at the end; the others, and all "
+        "that were freed, are taken to be vmalloc's own, with page frames"
     ]
     if older := len(known) - len(both):
         said.append(f"vmallocinfo: areas not in the trace (older, or of percpu) are left out: {older}")

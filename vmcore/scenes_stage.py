@@ -21,6 +21,7 @@ from vmcore.kernel import Kernel
 from vmcore.mm import Mm
 from vmcore.mmu import Mmu
 from vmcore.rights import CACHED, READ, Rights
+from vmcore.wording import counted
 
 WORD = 5  #: bytes of what scenes store and load
 _MAP = int(VM.MAP)
@@ -110,16 +111,12 @@ def quoted(data: bytes | None) -> str:
 
 
 def _did(action: FlushAction) -> str:
-    cpus = "one CPU" if action.cpus == 1 else f"{action.cpus} CPUs"
+    cpus = counted(action.cpus, "CPU")
     if action.unit == "cache":
-        held = f", which held {_plural(action.dropped, 'line', 'lines')}" if action.dropped else ""
+        held = f", which held {counted(action.dropped, 'line')}" if action.dropped else ""
         return f"cleans and empties the cache of {cpus}{held}"
     what = "the whole TLB" if action.scope == "all" else "these pages from the TLB"
-    return f"drops {what} on {cpus}, {_plural(action.dropped, 'entry', 'entries')}"
-
-
-def _plural(count: int, one: str, more: str) -> str:
-    return f"{count} {one if count == 1 else more}"
+    return f"drops {what} on {cpus}, {counted(action.dropped, 'entry', 'entries')}"
 
 
 def modelled(cache: Cache | None) -> bool:

@@ -12,6 +12,7 @@ from attrs import frozen
 from vmcore.errors import TraceError
 from vmcore.lines import Source, read_lines, source_name
 from vmcore.trace_text import ALLOC, FREE, NO_WINDOW, PURGE, Events, TraceText
+from vmcore.wording import counted
 
 __all__ = ["ALLOC", "FREE", "NO_WINDOW", "PURGE", "Events", "Trace", "read_trace"]
 
@@ -57,19 +58,20 @@ class Trace:
             kept, written = self.entries
             read = len(self.events) + sum(self.foreign.values())
             if kept != written:
-                yield f"{written - kept} of {written} events were overwritten before the trace was read"
+                lost = counted(written - kept, "event was", "events were")
+                yield f"{lost} overwritten before the trace was read, of {written:,}"
             if read != kept:
-                yield f"{read} events read, the header counts {kept}"
+                yield f"{counted(read, 'event')} read, the header counts {kept:,}"
         if self.lost_lines:
-            places = f"{len(self.lost_lines)} places, first at line {self.lost_lines[0]}"
-            yield f"{self.lost} events lost in {places}"
+            places = counted(len(self.lost_lines), "place")
+            yield f"{counted(self.lost, 'event')} lost in {places}, first at line {self.lost_lines[0]}"
 
     def _left_out(self) -> Iterator[str]:
         if self.unknown_frees:
-            count, first = len(self.unknown_frees), self.unknown_frees[0]
-            yield f"{count} frees of unknown addresses, first at line {first}"
+            frees = counted(len(self.unknown_frees), "free of an unknown address", "frees of unknown addresses")
+            yield f"{frees}, first at line {self.unknown_frees[0]}"
         for event, count in sorted(self.foreign.items()):
-            yield f"{count} lines of event {event} skipped"
+            yield f"{counted(count, 'line')} of event {event} skipped"
 
 
 def read_trace(source: Source, name: str | None = None, *, source_page: int | None = None) -> Trace:
@@ -117,7 +119,8 @@ def read_trace(source: Source, name: str | None = None, *, source_page: int | No
 def _nothing(text: TraceText) -> str:
     if not text.lines:
         return "the file is empty, expected a trace"
-    found = f"{len(text.events) + sum(text.foreign.values())} events in {text.lines} lines"
+    events = len(text.events) + sum(text.foreign.values())
+    found = f"{counted(events, 'event')} in {counted(text.lines, 'line')}"
     return f"{found}, none of them alloc_vmap_area; enable events/vmalloc before tracing"
 
 

@@ -11,6 +11,7 @@ from typing import Final
 from attrs import define, field, frozen
 
 from vmcore.errors import TraceError
+from vmcore.wording import counted
 
 ALLOC: Final = 0  #: ``alloc_vmap_area``
 FREE: Final = 1  #: ``free_vmap_area_noflush``
@@ -62,6 +63,9 @@ _ENTRIES: Final = re.compile(rb"# entries-in-buffer/entries-written: ([0-9]+)/([
 _LOST: Final = re.compile(rb"CPU:[0-9]+ \[(?:LOST )?(?:([0-9]+) )?EVENTS(?: DROPPED)?\]" + _END)
 # What may stand between events: an empty line, trace-cmd's preamble, a frame of a stack trace.
 _ASIDE: Final = re.compile(rb"(?:cpus=[0-9]+|version = .*|CPU [0-9]+ is empty|\s*=> .*)?" + _END)
+
+_ASIDE_MOST: Final = 1 << 18  # lines that are no events, whatever the number of events
+_FRAMES_MOST: Final = 128  # such lines for each event: kernels print stack traces of fewer frames
 
 _TORN: Final = "the line is torn or was edited: take the trace again, or delete the line if it may be missed"
 _CUT: Final = "take the trace again, or remove the header's line if lines were left out on purpose"
@@ -152,6 +156,7 @@ class TraceText:
     lost: int = 0
     lost_lines: list[int] = field(factory=list)
     entries: tuple[int, int] | None = None
+    _aside: int = 0
 
     def read(self, lines: Iterable[bytes]) -> None:
         """Take in all lines.
@@ -214,7 +219,7 @@ class TraceText:
             raise self._error(self.lines, f"{event}: found {found}, expected one; {_TORN}")
         read = len(self.events) + sum(self.foreign.values())
         if self.entries is not None and read < self.entries[0]:
-            found = f"the text ends after {read} events, expected the {self.entries[0]} that its header counts"
+            found = f"the text ends after {counted(read, 'event')}, its header counts {self.entries[0]:,}"
             raise self._error(self.lines, f"{found}; {_CUT}")
 
     def _error(self, number: int, problem: str) -> TraceError:
@@ -229,6 +234,7 @@ class TraceText:
         text = self._ascii(number, line)
         if text.startswith(b"#"):
             self._read_comment(text)
+            self._count_aside(number)
         elif lost := _LOST.match(text):
             self.lost += int(lost[1] or 0)
             self.lost_lines.append(number)
@@ -236,6 +242,22 @@ class TraceText:
             self._read_header(number, header[3], header[4])
         elif not _ASIDE.match(text):
             raise self._error(number, f"found {_excerpt(text)}, {_A_LINE}; {_TORN}")
+        else:
+            self._count_aside(number)
+
+    def _count_aside(self, number: int) -> None:
+        """Count a line that is empty, a comment or of a stack trace.
+
+        Raises:
+            TraceError: there are too many for so few events.
+        """
+        self._aside += 1
+        if self._aside % _ASIDE_MOST == 0:
+            events = len(self.events) + sum(self.foreign.values())
+            if self._aside > _FRAMES_MOST * events:
+                found = f"{self._aside:,} lines that are empty, comments or stack traces"
+                among = counted(events, "event")
+                raise self._error(number, f"found {found} and {among}, expected a trace; is this the right file?")
 
     def _ascii(self, number: int, line: bytes) -> bytes:
         # A task's name may hold any characters; the rest of a line is ASCII.

@@ -12,6 +12,7 @@ from vmcore.errors import ArchitectureError, LayoutError, choices
 from vmcore.layout import Layout
 from vmcore.levels import Level
 from vmcore.units import format_size
+from vmcore.wording import counted
 
 
 def check_numbers(arch: Description, layout: Layout) -> None:
@@ -94,9 +95,12 @@ def validate(arch: Description) -> None:
             raise ArchitectureError(arch.name or "architecture", name, found, expected)
 
     need(bool(_NAME.fullmatch(arch.name)), "name", repr(arch.name), "lower case words joined by - or _")
+    others = [alias for alias in arch.aliases if not _NAME.fullmatch(alias) or alias == arch.name]
+    need(not others and len(set(arch.aliases)) == len(arch.aliases), "aliases", arch.aliases,
+         "other names than the record's own, each once, of lower case words joined by - or _")  # fmt: skip
     need(arch.word_bits in (32, 64), "word_bits", arch.word_bits, "32 or 64")
     need(10 <= arch.page_shift <= 24, "page_shift", arch.page_shift, "10 to 24")
-    need(2 <= len(arch.levels) <= 5, "levels", f"{len(arch.levels)} levels", "2 to 5 real levels")
+    need(2 <= len(arch.levels) <= 5, "levels", counted(len(arch.levels), "level"), "2 to 5 real levels")
     need(arch.max_cpus >= 1, "max_cpus", arch.max_cpus, "at least 1")
     need(arch.default_ram > 0, "default_ram", arch.default_ram, "a positive number of bytes")
     need(arch.page_shift <= arch.ioremap_max_order < arch.word_bits, "ioremap_max_order",
@@ -163,7 +167,7 @@ def _validate_hardware(arch: Description) -> None:
     need(cache.ways > 0, "cache.ways", cache.ways, "at least 1")
     sets, rest = divmod(cache.size, cache.ways * cache.line)
     need(cache.size == 0 or (rest == 0 and sets.bit_count() == 1), "cache.size", f"{cache.size:#x}",
-         f"0, or a power of two of sets of {cache.ways} lines of {cache.line} bytes")  # fmt: skip
+         f"0, or a power of two of sets of {counted(cache.ways, 'line')} of {cache.line} bytes")  # fmt: skip
 
 
 def _validate_mirror(arch: Description) -> None:

@@ -33,6 +33,7 @@ from vmcore.flags import (
 )
 from vmcore.machine import Machine, mutating
 from vmcore.pgtable import MapResult, readonly
+from vmcore.wording import counted
 
 # plain ints: an IntFlag costs ten times as much in an expression
 _IOREMAP, _ALLOC, _USERMAP, _VPAGES = (int(f) for f in (VM.IOREMAP, VM.ALLOC, VM.USERMAP, VM.VPAGES))
@@ -42,6 +43,7 @@ _UINT: Final = 0xFFFF_FFFF  # ``unsigned int`` is 32 bits on every architecture
 _NULL = (OutOfVmallocSpace, OutOfMemory, InvalidSize)  # what C answers with NULL
 _FEW = 8  # pages up to which a list is faster than an array
 _MOST_FRAMES = (1 << 63) - 1  # what an int64 holds
+_ANSWER_MOST = 1 << 30  # bytes that vread() returns; a caller in C has a buffer for them
 _BATCH = 1 << 16  # pages that remap_vmalloc_range() looks at in one step
 _OUT_OF_SPACE = "<4>allocation failed: out of vmalloc space - use vmalloc=<size> to increase size.\n"
 
@@ -145,7 +147,7 @@ class Vmalloc(Machine):
         if found.ndim != 1 or len(found) < needed:
             raise ArgumentError(
                 f"{function}: found a page array of shape {found.shape}, expected one frame for each of the "
-                f"{needed} pages to map (NO_FRAME, {NO_FRAME}, for NULL)"
+                f"{counted(needed, 'page')} to map (NO_FRAME, {NO_FRAME}, for NULL)"
             )
         found = found[: max(needed, 0)]
         if found.dtype.kind not in "iu" and len(found):
@@ -198,7 +200,7 @@ class Vmalloc(Machine):
     def _map_failure(self, area: VmStruct, result: MapResult) -> OutOfMemory:
         at = area.addr + (result.done << self.page_shift)
         missing = "page table" if result.what == "table" else "page (NULL in the page array)"
-        text = f"no {missing} for {at:#x}, after {result.done} entries"
+        text = f"no {missing} for {at:#x}, after {counted(result.done, 'entry', 'entries')}"
         return OutOfMemory(result.what, text, self.lines(), result.done)
 
     def _get_vm_area_node(
@@ -417,7 +419,8 @@ class Vmalloc(Machine):
     def _limit(self, count: int) -> None:
         if count > self.num_physpages:
             raise OutOfMemory(
-                "num_physpages", f"{count:#x} pages asked for, this machine has {self.num_physpages:#x}"
+                "num_physpages",
+                f"{counted(count, 'page', form='#x')} asked for, this machine has {self.num_physpages:#x}",
             )
 
     def _vmalloc_area_node(
@@ -461,7 +464,9 @@ class Vmalloc(Machine):
             else:
                 area.pages_handle = self.kmalloc(array_size, gfp_mask & GFP_LEVEL_MASK | _ZERO, node)
                 if area.pages_handle is None:
-                    raise OutOfMemory("kmalloc", f"kmalloc of a page array of {array_size:#x} bytes failed")
+                    raise OutOfMemory(
+                        "kmalloc", f"kmalloc of a page array of {counted(array_size, 'byte', form='#x')} failed"
+                    )
         except _NULL:
             self.remove_vm_area(area.addr)
             self.kfree(area.handle)
@@ -570,6 +575,7 @@ class Vmalloc(Machine):
             count: bytes.
 
         Raises:
+            ArgumentError: the answer would have more than 1 GiB: C has a buffer of the caller for it.
             KernelOops: a page of an area is not mapped.
 
         Kernel: mm/vmalloc.c:631.
@@ -581,6 +587,8 @@ class Vmalloc(Machine):
             count = -addr & mask
         parts: list[bytes] = []
         with self.lock_vmlist():
+            if count > _ANSWER_MOST:
+                self._check_answer(addr, count)
             for area in self.vmlist.from_address(addr):
                 end = area.addr + area.size - page & mask
                 if addr >= end:
@@ -595,6 +603,16 @@ class Vmalloc(Machine):
                 parts.append(self._copy_from(addr, n))
                 addr, count = addr + n, count - n
         return b"".join(parts)
+
+    def _check_answer(self, addr: int, count: int) -> None:
+        """Refuse a read whose answer, which ends behind the last area, is larger than any caller has room for."""
+        end = max((area.addr + area.size - self.page_size for area in self.vmlist), default=0)
+        size = min(count, end - addr)
+        if size > _ANSWER_MOST:
+            raise ArgumentError(
+                f"vread: found {size:#x} bytes to read from {addr:#x} to the last area, holes included, "
+                f"expected at most {_ANSWER_MOST:#x}; read area by area"
+            )
 
     @mutating
     def vwrite(self, addr: int, data: bytes) -> int:
@@ -740,7 +758,7 @@ class Vmalloc(Machine):
         self._inserted(at, frames, -errno)
         reason = {EFAULT: "it is outside the vma", EBUSY: "a page is there already", EINVAL: "the page is free"}
         why = reason.get(errno, "out of memory")
-        raise KernelError(errno, f"vm_insert_page at {at:#x}: {why} (after {number} pages)")
+        raise KernelError(errno, f"vm_insert_page at {at:#x}: {why} (after {counted(number, 'page')})")
 
     @mutating
     def alloc_vm_area(self, size: int) -> VmStruct:

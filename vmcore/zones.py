@@ -19,6 +19,7 @@ from vmcore.errors import BrokenInvariant, ConfigurationError, OutOfMemory
 from vmcore.flags import ANY_NODE, GFP, GFP_PGTABLE
 from vmcore.memory import PhysicalMemory, anonymous
 from vmcore.units import Bank
+from vmcore.wording import counted
 
 _DMA, _DMA32, _HIGHMEM = int(GFP.DMA), int(GFP.DMA32), int(GFP.HIGHMEM)
 _MOVABLE, _ZERO, _THISNODE = int(GFP.MOVABLE), int(GFP.ZERO), int(GFP.THISNODE)
@@ -305,7 +306,9 @@ class PageAllocator:
                     self._mark(frames, True)
                     self._memory.zero_frames(frames)
                     return first << self._shift
-        raise OutOfMemory("page", f"no {count} consecutive page frames for a root table of {size:#x} bytes")
+        raise OutOfMemory(
+            "page", f"no {counted(count, 'consecutive page frame')} for a root table of {size:#x} bytes"
+        )
 
     def free_root(self, root: int, size: int) -> None:
         """Take back a root table of ``alloc_root(size)``, for another one.
@@ -400,7 +403,7 @@ class PageAllocator:
                 )
         used = sum(zone.size - zone.free for node in self.zones for zone in node)
         if not used == self.pages_in_use == int(self._in_use.sum()):
-            raise BrokenInvariant(f"{self.pages_in_use} pages counted in use, zones say {used}")
+            raise BrokenInvariant(f"{counted(self.pages_in_use, 'page')} counted in use, zones say {used}")
 
 
 def _split(layout: Layout, arch: Architecture, nodes: int) -> list[tuple[Bank, ...]]:

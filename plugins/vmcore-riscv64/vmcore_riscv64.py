@@ -69,7 +69,8 @@ def layout(request: LayoutRequest) -> Layout:
 
 
 RISCV64 = Architecture(
-    name="riscv64", description="64-bit RISC-V, Sv39: 3 levels", era="6.16",
+    name="riscv64", aliases=("riscv", "rv64", "rv64gc", "riscv64gc"),
+    description="64-bit RISC-V, Sv39: 3 levels", era="6.16",
     word_bits=64, page_shift=12, levels=[PGD, PMD, PTE],
     page_kernel=0xE7, page_kernel_exec=0xEF,
     protections={"PAGE_KERNEL_READ": 0xE3, "PAGE_KERNEL_READ_EXEC": 0xEB},

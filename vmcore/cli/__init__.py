@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from vmcore.cli.output import accept_any_text, echo
 from vmcore.errors import VmcoreError, choices
+from vmcore.wording import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,6 +43,7 @@ class LazyGroup(click.Group):
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
         """Parse; this prints help and version."""
+        accept_any_text()
         with _refusals():
             return super().make_context(info_name, args, parent, **extra)
 
@@ -94,9 +97,11 @@ def _refusals() -> Iterator[None]:
     """Make one line of what the operating system refuses, and nothing of a reader that has gone."""
     try:
         yield
+    except click.UsageError as error:  # click prints it
+        raise click.UsageError(printable(error.format_message()), error.ctx) from None
     except KeyboardInterrupt:  # where main() is called by another program; see vmcore.signals
         with suppress(OSError):
-            click.echo("vmcore: interrupted", err=True)
+            echo("vmcore: interrupted", err=True)
         raise click.exceptions.Exit(130) from None
     except BrokenPipeError:
         _drop_output()
@@ -111,7 +116,7 @@ def _refusals() -> Iterator[None]:
 
 def _refuse(message: str) -> NoReturn:
     with suppress(OSError):  # stderr may be as full as stdout
-        click.echo(f"vmcore: error: {message}", err=True)
+        echo(f"vmcore: error: {message}", err=True)
     raise click.exceptions.Exit(2) from None
 
 
@@ -129,17 +134,17 @@ def _drop_output() -> None:
 
 
 def _report(error: VmcoreError) -> None:
-    click.echo(f"vmcore: error: {error}", err=True)
+    echo(f"vmcore: error: {error}", err=True)
     notes: Sequence[str] = getattr(error, "__notes__", ())
     for note in notes:
-        click.echo(f"vmcore: note: {note}", err=True)
+        echo(f"vmcore: note: {note}", err=True)
 
 
 def _print_version(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
         from vmcore import __version__  # noqa: PLC0415  # slow, and seldom asked for
 
-        click.echo(f"vmcore {__version__}")
+        echo(f"vmcore {__version__}")
         ctx.exit()
 
 

@@ -3,7 +3,7 @@
 With ``--json``, one object:
 
 - ``schema``: 1.
-- ``architectures``: a list, in order of name, of objects with ``name``, ``plugin``, ``description``,
+- ``architectures``: a list, in order of name, of objects with ``name``, ``plugin``, ``aliases``, ``description``,
   ``era``, ``word_bits``, ``page_size``, ``ioremap_max_order``, ``default_ram``, ``max_cpus``,
   ``platforms``, ``zones`` (name to first byte beyond, or null), ``protections`` (name to bits),
   ``levels`` (root first), ``hardware.levels`` (null: the MMU reads the same), ``hardware.canonical_bits``,
@@ -24,20 +24,19 @@ cannot hold 64 bits.
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.text import Text
 
 from vmcore.architecture import Architecture, Layout, LayoutRequest, Level, Window
-from vmcore.cli.console import Console
+from vmcore.cli.console import Console, write_json
 from vmcore.cli.options import machine_options
 from vmcore.errors import VmcoreError
 from vmcore.registry import Registry, load
 from vmcore.units import format_size
+from vmcore.wording import counted
 
 if TYPE_CHECKING:
     from vmcore.selection import Selection
@@ -95,6 +94,7 @@ def describe(arch: Architecture, plugin: str, request: LayoutRequest) -> Facts:
     return {
         "name": arch.name,
         "plugin": plugin,
+        "aliases": list(arch.aliases),
         "description": arch.description,
         "era": arch.era,
         "word_bits": arch.word_bits,
@@ -174,7 +174,11 @@ def _level_lines(level: Facts) -> Iterator[str]:
     extra += [f"further words are the first + {', '.join(level['repeat'])}"] if level["repeat"] else []
     extra += ["tables below exist since boot"] if level["prebuilt"] else []
     yield ", ".join(
-        [f"shift {level['shift']}", f"{level['entries']} entries of {level['entry_bytes']} bytes", *extra]
+        [
+            f"shift {level['shift']}",
+            f"{counted(level['entries'], 'entry', 'entries')} of {counted(level['entry_bytes'], 'byte')}",
+            *extra,
+        ]
     )
     for bit, width, address in level["frame"]:
         yield f"bits {bit + width - 1}:{bit} are address bits {address + width - 1}:{address}"
@@ -234,8 +238,7 @@ def _print(console: Console, lines: Iterator[Line]) -> None:
     """Print lines; on a terminal, a long one goes on below at a space, never inside a value."""
     for style, indent, line in lines:
         parts = _wrap(line, indent, console.width) if console.is_terminal else [indent + line]
-        for part in parts:
-            console.print(Text(part, style), soft_wrap=True)
+        console.say((style, part) for part in parts)
 
 
 def _outsiders(answer: Facts, registry: Registry) -> Iterator[Line]:
@@ -260,7 +263,7 @@ def command(names: tuple[str, ...], as_json: bool, selection: Selection) -> None
     registry = load(selection.block)
     answer = gather(registry, names, selection)
     if as_json:
-        click.echo(json.dumps(answer, indent=2))
+        write_json(answer)
         return
     console = Console(highlight=False)
     if names:

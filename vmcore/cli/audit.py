@@ -18,8 +18,8 @@ from vmcore.cli.console import Console, write_json
 from vmcore.cli.dump_options import Source, dump_options, parse_range, tell
 from vmcore.cli.inputs import open_input
 from vmcore.cli.options import files
-from vmcore.cli.walk_text import number
 from vmcore.procfs import read_vmallocinfo
+from vmcore.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,8 +56,7 @@ def command(vmallocinfo: str, bounds: str | None, as_json: bool, source: Source)
         write_json(source.facts() | _facts(report))
     else:
         console = Console(highlight=False)
-        for style, line in _lines(source, report):
-            console.print(line, style=style, soft_wrap=True, markup=False)
+        console.say(_lines(source, report))
     tell(report.partial, source)
     click.get_current_context().exit(int(bool(report.odd)))
 
@@ -92,10 +91,12 @@ def _lines(source: Source, report: audit.Audit) -> Iterator[tuple[str, str]]:
     yield "", _OUTSIDE
     odd, explained = report.odd, report.explained
     irregular = len({(f.start, f.last) for f in report.findings if f.area is not None})
-    yield "", f"{number(report.areas, 'area')}, {irregular:,} of them not regular; {len(odd):,} findings are odd"
+    verdict = f"{counted(len(odd), 'finding is', 'findings are')} odd"
+    yield "", f"{counted(report.areas, 'area')}, {irregular:,} of them not regular; {verdict}"
     for title, style, findings in (("odd", "red", odd), ("irregular, as it should be", "", explained)):
         if findings:
-            yield "bold", f"\n{title}"
+            yield "", ""
+            yield "bold", title
         for finding in findings:
             yield from _finding(finding, style)
 

@@ -1,4 +1,4 @@
-"""The console of the commands: rich's, without its own end for a closed pipe."""
+"""Lines with a style, and JSON: the door beside `vmcore.cli.output`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from typing import Any, NoReturn
 
 import click
 from rich import console
+from rich.text import Text
+
+from vmcore.cli.output import echo_lines
+from vmcore.wording import printable
 
 __all__ = ["Console", "write_json"]
 
@@ -19,7 +23,15 @@ _TOKENS = 1 << 12  #: of JSON written at a time
 
 
 class Console(console.Console):
-    """Write as rich does; that the reader has gone is for the group to handle, in every command alike."""
+    """A rich console of lines. The group of commands handles a reader that has gone, in every command alike."""
+
+    def say(self, lines: Iterable[tuple[str, str]]) -> None:
+        """Write lines, each a style and a text. The text is no markup, and no width cuts it."""
+        if not self.is_terminal:  # rich takes 50 times as long
+            echo_lines(text for _, text in lines)
+            return
+        for style, text in lines:
+            self.print(Text(printable(text), style), soft_wrap=True)
 
     def on_broken_pipe(self) -> NoReturn:
         """Leave the error to the caller: rich would exit with status 1.
@@ -31,7 +43,7 @@ class Console(console.Console):
 
 
 def write_json(value: dict[str, Any], **rows: Iterable[str]) -> None:
-    """Write an object piece by piece, so that a disk that is full or a reader that has gone is noticed.
+    """Write an object to stdout, piece by piece: a full disk, or a reader that has gone, is noticed.
 
     An unbuffered stdout (PYTHONUNBUFFERED) drops the end of a large text without an error.
 

@@ -22,7 +22,6 @@ Addresses and words are strings ("0xc0000000"), bytes strings of hex digits ("61
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections.abc import Iterator
 from itertools import groupby
@@ -30,13 +29,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from attrs import asdict, evolve
-from rich.text import Text
 
 from vmcore.cli.coherence_text import told_report
-from vmcore.cli.console import Console
+from vmcore.cli.console import Console, write_json
 from vmcore.cli.options import machine_options
+from vmcore.cli.output import echo
 from vmcore.scenes import SCENES, Performance, Play, perform
 from vmcore.scenes_stage import EntryView, Step, View, quoted
+from vmcore.wording import counted
 
 if TYPE_CHECKING:
     from vmcore.selection import Selection
@@ -96,7 +96,7 @@ def _entry(entry: EntryView) -> dict[str, Any]:
 
 def _told(performance: Performance) -> Iterator[Line]:
     scene = performance.scene
-    cpus = "1 CPU" if performance.cpus == 1 else f"{performance.cpus} CPUs"
+    cpus = counted(performance.cpus, "CPU")
     yield "bold", f"{scene.name} on {performance.arch}, {cpus}"
     yield "bold", scene.title
     yield "", ""
@@ -233,9 +233,8 @@ def _checker(performance: Performance) -> Iterator[Line]:
         if not play.reports:
             yield "", f"{words}: nothing"
             continue
-        again = f", and {play.repeated} more of the same" if play.repeated else ""
-        count = f"{len(play.reports)} report" + ("s" if len(play.reports) > 1 else "")
-        yield "", f"{words}: {count}{again}"
+        again = f", and {play.repeated:,} more of the same" if play.repeated else ""
+        yield "", f"{words}: {counted(len(play.reports), 'report')}{again}"
         for number, report in enumerate(play.reports):
             known = number > 0 and play.reports[number - 1].history == report.history
             yield from told_report(evolve(report, history=("as above",)) if known else report, _WIDTH)
@@ -247,11 +246,11 @@ def _checker(performance: Performance) -> Iterator[Line]:
 def _list(as_json: bool) -> None:
     if as_json:
         scenes = [{"name": s.name, "title": s.title, "symbol": s.symbol} for s in SCENES.values()]
-        click.echo(json.dumps({"schema": 1, "scenes": scenes}, indent=2))
+        write_json({"schema": 1, "scenes": scenes})
         return
     width = max(map(len, SCENES))
     for scene in SCENES.values():
-        click.echo(f"{scene.name:<{width}}  {scene.title}")
+        echo(f"{scene.name:<{width}}  {scene.title}")
 
 
 @click.command(epilog="What is modelled, and how to read a report: docs/coherence.md.")
@@ -278,8 +277,7 @@ def command(name: str | None, as_json: bool, selection: Selection) -> None:
         nodes=selection.nodes,
     )
     if as_json:
-        click.echo(json.dumps(_json(performance), indent=2))
+        write_json(_json(performance))
         return
     console = Console(highlight=False)
-    for style, text in _told(performance):
-        console.print(Text(text, style), soft_wrap=True)
+    console.say(_told(performance))

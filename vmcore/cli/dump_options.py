@@ -15,6 +15,7 @@ from vmcore import samples
 from vmcore.architecture import Architecture
 from vmcore.cli.inputs import sample_name
 from vmcore.cli.options import machine_options
+from vmcore.cli.output import echo
 from vmcore.dump import FORMATS, Dump, open_dump
 from vmcore.dump_fit import Root, misfits
 from vmcore.dump_root import find_root, find_vmcoreinfo, read_vmcoreinfo
@@ -78,9 +79,9 @@ class Source:
 def tell(partial: tuple[str, ...] | list[str], source: Source) -> None:
     """Say on stderr what is wrong with a dump, and why a result is partial."""
     for problem in source.problems:
-        click.echo(f"vmcore: warning: {source.dump.name}: {problem}", err=True)
+        echo(f"vmcore: warning: {source.dump.name}: {problem}", err=True)
     for why in partial:
-        click.echo(f"vmcore: partial: {why}", err=True)
+        echo(f"vmcore: partial: {why}", err=True)
 
 
 _OPTIONS = (

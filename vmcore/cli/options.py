@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from vmcore.cli.inputs import sample_name
+from vmcore.cli.output import echo
 from vmcore.errors import ConfigurationError
 from vmcore.output import Input, Output, refuse_redirected
 
@@ -43,7 +44,7 @@ def machine_options(*names: str, need_arch: bool = True) -> Callable[[Function],
                 given["block"] = ",".join(given["block"]) or None
             selection = select(need_arch=need_arch and "arch" in chosen, named="--{}", **given)
             for warning in selection.warnings:
-                click.echo(f"vmcore: warning: {warning}", err=True)
+                echo(f"vmcore: warning: {warning}", err=True)
             return function(*args, selection=selection, **kwargs)
 
         decorated: Function = command

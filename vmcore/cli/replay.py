@@ -5,7 +5,6 @@ The keys of ``--json`` are in docs/replay.md.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from contextlib import ExitStack
@@ -16,7 +15,7 @@ import click
 from rich.progress import Progress
 
 from vmcore import samples
-from vmcore.cli.console import Console
+from vmcore.cli.console import Console, write_json
 from vmcore.cli.inputs import open_input
 from vmcore.cli.options import files, machine_options
 from vmcore.cli.replay_text import print_report
@@ -120,7 +119,7 @@ def command(
     if save_ram is not None:
         kernel.save(save_ram)
     if as_json:
-        click.echo(json.dumps(report.to_dict(), indent=2))
+        write_json(report.to_dict())
     else:
         print_report(Console(highlight=False), report, trace.notes(), kernel, selection)
     click.get_current_context().exit(

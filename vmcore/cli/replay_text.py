@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import re
 import textwrap
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
-from rich.text import Text
 
 from vmcore.cli import COMMANDS
 from vmcore.cli.coherence_text import told_report
 from vmcore.errors import LayoutError
 from vmcore.replay_report import REASONS, SKIPPED, Report, Space
 from vmcore.units import format_size
+from vmcore.wording import counted
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from vmcore.cli.console import Console
     from vmcore.kernel import Kernel
     from vmcore.selection import Selection
 
 Line = tuple[str, str]  # style, text
 _WIDTH = 79
 _GRAPH_WIDTH, _GRAPH_HEIGHT = 60, 6
+_GRAPH_LEFT = 16  # columns of the scale at its left
 _BLOCKS, _ASCII_BLOCKS = " ▁▂▃▄▅▆▇█", " ....####"
 _SHOWN = 5  # failures listed in full
 _STEP, _LARGEST = 16 << 20, 4 << 30  # sizes of vmalloc= that the hint tries
@@ -46,7 +46,7 @@ def print_report(console: Console, report: Report, notes: list[str], kernel: Ker
     parts = (
         [_headline(report)],
         _input(report, notes),
-        _graph(report, blocks),
+        _graph(report, blocks, max(min(_GRAPH_WIDTH, console.width - _GRAPH_LEFT - 1), 1)),
         _table(report),
         _cost(report),
         _failures(report),
@@ -55,8 +55,7 @@ def print_report(console: Console, report: Report, notes: list[str], kernel: Ker
         _assumed(report),
     )
     for number, part in enumerate(filter(None, map(list, parts))):
-        for style, text in ([("", "")] if number else []) + part:
-            console.print(Text(text, style), soft_wrap=True)
+        console.say(([("", "")] if number else []) + part)
 
 
 def _row(key: str, *values: str) -> Iterator[Line]:
@@ -66,10 +65,6 @@ def _row(key: str, *values: str) -> Iterator[Line]:
         yield "", f"{'' if number else key:<16}{line}"
 
 
-def _plural(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
-
-
 # ---- what went in
 
 
@@ -77,24 +72,24 @@ def _headline(report: Report) -> Line:
     what, failed = f"{report.source['file']} on {report.arch}", len(report.failures)
     if failed:
         first = report.failures[0]
-        count = f"{failed:,} of {_plural(report.events.alloc, 'allocation')} failed"
+        count = f"{failed:,} of {counted(report.events.alloc, 'allocation')} failed"
         return "bold red", f"{what}: {count}, the first at line {first.line:,}"
-    fit = f"{what}: all {_plural(report.events.alloc, 'allocation')} fit"
+    fit = f"{what}: all {counted(report.events.alloc, 'allocation')} fit"
     if report.coherence is not None and report.coherence.reports:
-        return "bold red", f"{fit}; {_plural(len(report.coherence.reports), 'report')} of the coherence checker"
+        return "bold red", f"{fit}; {counted(len(report.coherence.reports), 'report')} of the coherence checker"
     return "bold green", fit
 
 
 def _input(report: Report, notes: list[str]) -> Iterator[Line]:
     events, source, layout = report.events, report.source, report.layout
-    yield from _row("read", f"{_plural(source['lines'], 'line')}, {_plural(events.read, 'vmalloc event')}, "
+    yield from _row("read", f"{counted(source['lines'], 'line')}, {counted(events.read, 'vmalloc event')}, "
                     f"{format_size(source['page_size'])} pages")  # fmt: skip
     widest, *modules = source["windows"]
     yield from _row("from", _range(widest), *(f"{_range(window)}, modules" for window in modules))
-    purges = f"; {_plural(events.purge, 'purge')}, nothing to do here" if events.purge else ""
-    yield from _row("replayed", f"{_plural(events.alloc, 'allocation')}, {_plural(events.free, 'free')}{purges}")
-    skipped = [f"{n:,} {SKIPPED[key]}" for key, n in sorted(events.skipped.items(), key=lambda item: -item[1])]
-    skipped += [f"{n:,} lines of event {name}" for name, n in sorted(source["foreign"].items())]
+    purges = f"; {counted(events.purge, 'purge')}, nothing to do here" if events.purge else ""
+    yield from _row("replayed", f"{counted(events.alloc, 'allocation')}, {counted(events.free, 'free')}{purges}")
+    skipped = [counted(n, *SKIPPED[key]) for key, n in sorted(events.skipped.items(), key=lambda item: -item[1])]
+    skipped += [f"{counted(n, 'line')} of event {name}" for name, n in sorted(source["foreign"].items())]
     yield from _row("skipped", *(skipped or ["nothing"]))
     for style, line in _row("warning", *_losses(report, notes)):
         yield style or "yellow", line
@@ -120,9 +115,10 @@ def _range(window: dict[str, Any]) -> str:
 # ---- live areas over time
 
 
-def _graph(report: Report, blocks: str) -> Iterator[Line]:
-    """Draw the bytes of live areas over the trace; every column is the highest of its stretch."""
-    heights, top = _columns(report), report.peak.bytes
+def _graph(report: Report, blocks: str, most: int) -> Iterator[Line]:
+    """Draw the bytes of live areas over the trace, in ``most`` columns; each is the highest of its stretch."""
+    cuts, top = _cuts(len(report.samples), most), report.peak.bytes
+    heights = [max(size for _, _, size in report.samples[a:b]) for a, b in pairwise(cuts)]
     if not top:
         return
     label = format_size(top)
@@ -134,18 +130,18 @@ def _graph(report: Report, blocks: str) -> Iterator[Line]:
     yield "", f"{'0':>14} +{'-' * len(heights)}"
     if report.failures:
         before = bisect_left([line for line, _, _ in report.samples], report.failures[0].line)
-        column = min(before * len(heights) // len(report.samples), len(heights) - 1)
+        column = min(bisect_right(cuts, before), len(heights)) - 1
         text = "^ first failure" if column < len(heights) // 2 else "first failure ^"
-        yield "red", " " * (16 + column - text.index("^")) + text
+        yield "red", " " * (_GRAPH_LEFT + column - text.index("^")) + text
     first, last = f"line {report.samples[0][0]:,}", f"{report.samples[-1][0]:,}"
-    yield "", f"{'':15}{first}{last:>{max(len(heights) - len(first), len(last) + 1)}}"
+    until = "" if len(report.samples) == 1 else f"{last:>{max(len(heights) - len(first), len(last) + 1)}}"
+    yield "", f"{'':{_GRAPH_LEFT}}{first}{until}"
 
 
-def _columns(report: Report) -> list[int]:
-    sizes = [size for _, _, size in report.samples]
-    width = min(_GRAPH_WIDTH, len(sizes))
-    cuts = [n * len(sizes) // width for n in range(width + 1)] if width else []
-    return [max(sizes[a:b]) for a, b in pairwise(cuts)]
+def _cuts(count: int, most: int) -> list[int]:
+    """Return where the stretches of ``count`` samples begin, at most ``most`` of them, and where the last ends."""
+    width = min(most, count)
+    return [n * count // width for n in range(width + 1)] if width else []
 
 
 # ---- figures
@@ -179,23 +175,29 @@ def _cost(report: Report) -> Iterator[Line]:
     page = report.layout["page_size"]
     tables = ", ".join(f"{n:,} {level}" for level, n in report.tables.items()) or "none"
     total = sum(report.tables.values())
-    yield from _row("page tables", f"{_plural(total, 'page')} made ({tables}), {format_size(total * page)}")
-    calls = (f"{name}: {of['calls']:,} calls, {of['pages']:,} pages" for name, of in report.flushes.items())
+    yield from _row("page tables", f"{counted(total, 'page')} made ({tables}), {format_size(total * page)}")
+    calls = (
+        f"{name}: {counted(of['calls'], 'call')}, {counted(of['pages'], 'page')}"
+        for name, of in report.flushes.items()
+    )
     yield from _row("flushes", *calls)
     yield from _row("list nodes", f"{report.nodes_visited:,} that the C code would have looked at")
     if report.capped_alignments:
-        yield from _row("alignment", f"{_plural(report.capped_alignments, 'allocation')} cut to the largest, "
+        yield from _row("alignment", f"{counted(report.capped_alignments, 'allocation')} cut to the largest, "
                         "1 << IOREMAP_MAX_ORDER")  # fmt: skip
-    kinds = ", ".join(f"{n:,} {_BACKED[kind]}" for kind, n in report.backing.items() if n)
+    kinds = ", ".join(counted(n, *_BACKED[kind]) for kind, n in report.backing.items() if n)
     yield from _row("areas", kinds or "none")
     yield from _row("speed", f"{report.rate:,.0f} allocations and frees per second, {report.seconds:.1f} s")
 
 
 _BACKED = {
-    "frames": "with page frames of their own",
-    "ioremap": "ioremap, given physical addresses",
-    "stand_in": "ioremap, a stand-in frame for physical addresses",
-    "vmap": "vmap, pages not vmalloc's",
+    "frames": ("with page frames of its own", "with page frames of their own"),
+    "ioremap": ("ioremap, given a physical address", "ioremap, given physical addresses"),
+    "stand_in": (
+        "ioremap, a stand-in frame for a physical address",
+        "ioremap, a stand-in frame for physical addresses",
+    ),
+    "vmap": ("vmap, pages not vmalloc's",) * 2,
 }
 
 
@@ -224,8 +226,8 @@ def _coherence(report: Report) -> Iterator[Line]:
     if found is None:
         return
     again = f", and {found.repeated:,} more of the same" if found.repeated else ""
-    said = f"{_plural(len(found.reports), 'report')}{again}" if found.reports else "nothing to report"
-    for style, line in _row("coherence", f"{_plural(found.touched, 'area')} touched: {said}"):
+    said = f"{counted(len(found.reports), 'report')}{again}" if found.reports else "nothing to report"
+    for style, line in _row("coherence", f"{counted(found.touched, 'area')} touched: {said}"):
         yield style or ("bold red" if found.reports else ""), line
     for one in found.reports[:_SHOWN]:
         yield from told_report(one, _WIDTH)

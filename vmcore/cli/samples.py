@@ -7,13 +7,15 @@ architecture it is read by), pages and areas (numbers) and source.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 from attrs import asdict
 
 from vmcore import samples
+from vmcore.cli.console import write_json
+from vmcore.cli.output import echo
+from vmcore.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,22 +32,25 @@ def command(as_json: bool) -> None:
     dumps = [samples.describe_dump(name) for name in samples.dumps()]
     if as_json:
         lists = {"samples": [asdict(t) for t in traces], "dumps": [asdict(d) for d in dumps]}
-        click.echo(json.dumps({"schema": 1, **lists}, indent=2))
+        write_json({"schema": 1, **lists})
         return
     _print(
         "traces, for vmcore replay",
-        [(t.name, f"{t.events:>6} events", t.kernel, t.description) for t in traces],
+        [(t.name, f"{counted(t.events, 'event'):>13}", t.kernel, t.description) for t in traces],
     )
-    click.echo()
+    echo()
     _print(
         "RAM dumps, for vmcore walk and vmcore audit",
-        [(d.name, f"{d.areas:>6} areas", f"{d.kernel}, read by {d.record}", d.description) for d in dumps],
+        [
+            (d.name, f"{counted(d.areas, 'area'):>12}", f"{d.kernel}, read by {d.record}", d.description)
+            for d in dumps
+        ],
     )
 
 
 def _print(title: str, rows: Sequence[tuple[str, str, str, str]]) -> None:
-    click.echo(title)
+    echo(title)
     width = max((len(name) for name, *_ in rows), default=0)
     for name, size, kernel, description in rows:
-        click.echo(f"{name:<{width}}  {size}  {kernel}")
-        click.echo(f"    {description}")
+        echo(f"{name:<{width}}  {size}  {kernel}")
+        echo(f"    {description}")

@@ -32,6 +32,7 @@ from vmcore.lines import read_lines
 from vmcore.mappings import LIMIT, find_mappings
 from vmcore.mmu import End
 from vmcore.output import Output
+from vmcore.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,7 +82,8 @@ def _translate(
     many = [] if file is None else list(_read_addresses(file, most))
     walks = source.mmu.walk_many(np.array(single + many, np.uint64))
     lost = int((walks.end == End.NOT_IN_MEMORY).sum())
-    partial = [f"{lost:,} of {len(walks.end):,} addresses lead to what is not in the dump"] if lost else []
+    leads = counted(lost, "address leads", "addresses lead")
+    partial = [f"{leads} to what is not in the dump, of {len(walks.end):,}"] if lost else []
     if npz is not None:
         _save(npz, virtual=np.array(single + many, np.uint64), **walk_text.arrays(walks))
     elif form == "json":

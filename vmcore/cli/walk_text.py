@@ -6,22 +6,21 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
 from typing import Any
 
-import click
 import numpy as np
 from attrs import asdict
-from rich.console import Console
 
 from vmcore.architecture import Level
+from vmcore.cli.console import Console
 from vmcore.cli.dump_options import Source
+from vmcore.cli.output import echo, echo_lines
 from vmcore.mappings import Mappings
 from vmcore.mappings_runs import Runs, merge, repeats
 from vmcore.mmu import End, Mmu, Walk, Walks
 from vmcore.units import format_size
+from vmcore.wording import counted
 
-_CHUNK = 1 << 12  # lines written at a time
 _BLOCK = 1 << 14  # rows of arrays that become Python's numbers at a time
 _NOTHING = "nothing is mapped here; if that cannot be, the root or the architecture is not the right one"
 
@@ -84,24 +83,17 @@ def walk_block(source: Source, address: int) -> Iterator[str]:
 
 def print_walks(source: Source, single: list[int], many: list[int], walks: Walks) -> None:
     """Print the steps of single addresses, and a line for each of many."""
-    click.echo(source.head)
+    echo(source.head)
     for address in single:
-        click.echo("\n".join(walk_block(source, address)))
+        echo_lines(walk_block(source, address))
     wide, first = source.arch.word_bits // 4 + 2, len(single)
     rest = zip(many, *(x[first:].tolist() for x in (walks.physical, walks.end, walks.depth)), strict=True)
     names = [level.name for level in source.mmu.levels]
-    _echo(
+    echo_lines(
         f"{address:#0{wide}x}  "
         + (f"{physical:#x}" if physical >= 0 else _WHY[End(end)].format(level=names[depth]))
         for address, physical, end, depth in rest
     )
-
-
-def _echo(lines: Iterable[str]) -> None:
-    """Write many lines."""
-    rest = iter(lines)
-    while chunk := list(islice(rest, _CHUNK)):
-        click.echo("\n".join(chunk))
 
 
 def walk_facts(source: Source, addresses: list[int]) -> list[dict[str, Any]]:
@@ -218,13 +210,13 @@ def _csv_end(kind: dict[str, Any]) -> str:
 
 def print_run_csv(mmu: Mmu, found: Mappings) -> None:
     """Write a line of CSV for each run, with a header; lists are parted by spaces."""
-    click.echo(_csv_line(RUN_COLUMNS))
-    _echo(_run_texts(mmu, merge(mmu, found), "%#x,%#x,%#x,%d,%d,", _csv_end))
+    echo(_csv_line(RUN_COLUMNS))
+    echo_lines(_run_texts(mmu, merge(mmu, found), "%#x,%#x,%#x,%d,%d,", _csv_end))
 
 
 def print_csv(columns: tuple[str, ...], lines: Iterable[tuple[object, ...]]) -> None:
     """Write CSV with a header."""
-    _echo(_csv_line(line) for line in (columns, *lines))
+    echo_lines(_csv_line(line) for line in (columns, *lines))
 
 
 def print_runs(console: Console, source: Source, found: Mappings) -> None:
@@ -232,30 +224,22 @@ def print_runs(console: Console, source: Source, found: Mappings) -> None:
     mmu, runs = source.mmu, merge(source.mmu, found)
     first, times, distance = repeats(runs)
     wide, kinds = source.arch.word_bits // 4, _Kinds(mmu, runs)
-    counts = f"{number(len(found), 'mapping')} in {number(len(runs), 'run')}"
-    console.print(source.head, soft_wrap=True, markup=False)
-    console.print(counts if len(first) == len(runs) else f"{counts}, {len(first):,} lines", soft_wrap=True)
+    counts = f"{counted(len(found), 'mapping')} in {counted(len(runs), 'run')}"
+    lines = counts if len(first) == len(runs) else f"{counts}, {counted(len(first), 'line')}"
+    console.say([("", source.head), ("", lines)])
     if not len(runs):
-        console.print(_NOTHING, soft_wrap=True)
+        console.say([("", _NOTHING)])
         return
-    console.print(
-        f"\n{'virtual':<{2 * wide + 5}}  {'physical':>13}  {'size':>10}  {'pages of':>8}  bits", style="bold",
-        soft_wrap=True,
-    )  # fmt: skip
+    title = f"{'virtual':<{2 * wide + 5}}  {'physical':>13}  {'size':>10}  {'pages of':>8}  bits"
+    console.say([("", ""), ("bold", title)])
     names = ("virtual", "physical", "size", "shift")
     columns = [getattr(runs, name)[first] for name in names]
-    _echo(
+    echo_lines(
         f"{virtual:#0{wide + 2}x}-{virtual + size - 1:#0{wide + 2}x}  {physical:#13x}  {format_size(size):>10}  "
         f"{format_size(1 << shift):>8}  {kind:>4}" + (f"  {n:,} times, every {format_size(step)}" if n > 1 else "")
         for virtual, physical, size, shift, kind, n, step in _rows(*columns, kinds.numbers[first], times, distance)
     )
-    for line in kinds.legend():
-        console.print(line, soft_wrap=True, markup=False)
-
-
-def number(count: int, what: str) -> str:
-    """Say how many there are."""
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+    console.say(("", line) for line in kinds.legend())
 
 
 class _Kinds:
@@ -263,9 +247,13 @@ class _Kinds:
 
     def __init__(self, mmu: Mmu, runs: Runs) -> None:
         self._levels, self._paths = mmu.levels, runs.paths
-        keys = np.stack([runs.depth.astype(np.uint64), runs.leaf.view(np.uint8).astype(np.uint64), runs.flags,
-                         runs.path.astype(np.uint64)], 1)  # fmt: skip
-        self._keys, first, which = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+        _, code = np.unique(runs.flags, return_inverse=True)  # one number a run: rows take much more memory
+        leaf = runs.leaf.view(np.uint8)
+        for column, size in ((runs.depth, len(mmu.levels)), (leaf, 256), (runs.path, len(runs.paths))):
+            code *= size
+            code += column
+        _, first, which = np.unique(code, return_index=True, return_inverse=True)
+        self._depth, self._flags, self._path = (x[first] for x in (runs.depth, runs.flags, runs.path))
         self._order = np.argsort(first)
         rank = np.empty(len(first), np.int64)
         rank[self._order] = np.arange(1, len(first) + 1)
@@ -275,9 +263,10 @@ class _Kinds:
     def legend(self) -> Iterator[str]:
         """Yield a line for each: the level, the entry without the address, and those of the tables above."""
         if len(self._order):
-            yield "\nbits, without the address"
+            yield ""
+            yield "bits, without the address"
         for number, kind in enumerate(self._order.tolist(), 1):
-            depth, _, flags, path = (int(x) for x in self._keys[kind])
+            depth, flags, path = (int(x[kind]) for x in (self._depth, self._flags, self._path))
             level = self._levels[depth]
             upper = zip(self._levels, self._paths[path], strict=False)
             above = " ".join(f"{up.name} {word:#x}" for up, word in upper) or "none"
