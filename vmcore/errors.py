@@ -21,11 +21,19 @@ def choices(found: str, valid: Iterable[str], what: str) -> str:
     return f"{hint}{what}: {', '.join(known) if known else 'none'}"
 
 
+_LONGEST = 2000  #: characters of a message; it may quote a file that somebody made to be quoted
+
+
 class VmcoreError(Exception):
     """Anything that vmcore itself reports; the command line prints it without a traceback.
 
-    Every one of them crosses process boundaries by pickle, with its message and its facts.
+    Every one of them crosses process boundaries by pickle, with its message and its facts. A long message is cut in
+    the middle: its subject stands first, its advice last.
     """
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if len(text) <= _LONGEST else f"{text[: _LONGEST * 2 // 3]} ... {text[-_LONGEST // 4 :]}"
 
     def __reduce__(self) -> tuple[object, ...]:
         return _restore, (type(self), self.args), self.__dict__.copy()
