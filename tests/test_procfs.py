@@ -108,3 +108,22 @@ def test_an_entry_of_size_0(start):
 def test_empty_vmallocinfo():
     with pytest.raises(TraceError, match=r"^v: the file is empty, expected the text of /proc/vmallocinfo$"):
         info("")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"0x{'f' * 17}-0x{'f' * 17}    8192 vmap",
+        f"0xf7403000-0xf7405000    {'9' * 5000} vmap",
+        f"{AREA} a pages={'9' * 5000} vmalloc",
+        f"{AREA} a phys=0x{'f' * 17} ioremap",
+        f"{AREA} a pages=1 vmalloc N{'1' * 5000}=1",
+        f"{AREA} a pages=1 vmalloc N0={'1' * 5000}",
+    ],
+    ids=["address", "size", "pages", "phys", "node", "pages of a node"],
+)
+def test_numbers_wider_than_any_word(line):
+    with pytest.raises(TraceError) as error:
+        info(f"{line}\n")
+    advice = "the line is torn or was edited: read /proc/vmallocinfo again"
+    assert str(error.value) == f"v:1: found {line[:60]!r}, {EXPECTED}; {advice}"
