@@ -150,6 +150,20 @@ def test_entries_of_the_header(kept, written, notes):
     assert trace.notes() == notes
 
 
+COUNTS = ["x/1", "5", "5/", "7/5", f"1/{'9' * 5000}", f"{'9' * 5000}/1"]
+
+
+@pytest.mark.parametrize("counts", COUNTS, ids=lambda text: text[:8])
+def test_a_header_whose_counts_are_none(counts):
+    message = problem(f"# entries-in-buffer/entries-written: {counts}   #P:2\n{SMALL}")
+    assert message.startswith("t:1: found '# entries-in-buffer/entries-written: ")
+    assert "expected numbers KEPT/WRITTEN, WRITTEN no smaller than KEPT; the line is torn" in message
+
+
+def test_a_loss_of_more_events_than_a_counter_holds():
+    assert problem(f"{SMALL}CPU:0 [LOST {'9' * 5000} EVENTS]\n").startswith("t:8: found 'CPU:0 [LOST 999")
+
+
 @pytest.mark.parametrize("headers", [[6], [2, 4]])
 def test_a_text_with_fewer_events_than_its_headers_count(headers):
     """All that a header counts is there, other events included: what is missing was cut off."""
