@@ -2,6 +2,8 @@
 
 import gzip
 import io
+import time
+from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
@@ -437,3 +439,26 @@ def test_no_mutation_raises_anything_but_trace_error(data):
     except TraceError:
         return
     assert len(trace.events) == len(trace.events.num_purged) > 0
+
+
+LONG = 60_000
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"          <idle>-0       [000] ...1{'1' * LONG}. 0.0: alloc_vmap_area: va_start: 1",
+        f"          <idle>-0       [000] {'1' * LONG}: alloc_vmap_area: va_start: 1",
+        f"          <idle>-0       [000] ...1. 0.0: foo: {'1' * LONG}",
+        f"x-{'1' * LONG}",
+        "-1 " * (LONG // 3),
+        "-1 [" * (LONG // 4),
+        f"{TASK} alloc_vmap_area: {' ' * LONG}va_start: x",
+    ],
+    ids=["flags", "time", "foreign", "pid", "tasks", "brackets", "spaces"],
+)
+def test_a_long_line_takes_a_time_that_grows_with_its_length(line):
+    before = time.process_time()
+    with suppress(TraceError):
+        read(SMALL + line + "\n")
+    assert time.process_time() - before < 2.0  # a quadratic search took minutes

@@ -45,8 +45,10 @@ FIELDS: Final = {
 # "[CPU]", or in the latency layout the CPU with its flags behind it.
 _CPU: Final = rb"(?:(?:[^\[:]*\[(?=[0-9]{3,6}\])| *(?=[0-9]{1,6}[.A-Zbdn][.A-Za-z]))([0-9]+))?"
 # "TASK-PID [CPU] FLAGS TIME: ": every layout has the pid and the time. The group is atomic: what another
-# event prints, a marker say, is never taken for an event.
-_PREFIX: Final = rb"(?>[\t -~]{0,64}?-[0-9]+ " + _CPU + rb"[\t -~]*?([0-9]+(?:\.[0-9]+)?)(?:us[\t -~])?: +)"
+# event prints, a marker say, is never taken for an event. The time begins at its first digit: a search from each
+# digit of a long number would be quadratic.
+_TIME: Final = rb"(?<![0-9])([0-9]{1,20}(?:\.[0-9]{1,20})?)(?:us[\t -~])?: +"
+_PREFIX: Final = rb"(?>[\t -~]{0,64}?-[0-9]+ " + _CPU + rb"[\t -~]*?" + _TIME + rb")"
 _END: Final = rb"[ \t\r]*\n?\Z"
 
 
