@@ -20,11 +20,13 @@ from click.testing import CliRunner
 
 from tests.fuzz import mutate
 from vmcore import golden, samples
+from vmcore.audit import audit
 from vmcore.cli import COMMANDS, main
 from vmcore.cli.dump_options import parse_address, parse_range
 from vmcore.dump import open_dump
 from vmcore.dump_root import find_root, read_vmcoreinfo
 from vmcore.errors import (
+    ArgumentError,
     ConfigurationError,
     DumpError,
     GoldenError,
@@ -155,12 +157,10 @@ def trace(data):
     assert all(len(note) < LONGEST_MESSAGE and note.isprintable() for note in found.notes())
 
 
-@reader(
-    TraceError,
-    place=_TEXT,
-    mutation=mutate.text([b" pages=3", b" phys=0xfee00000", b" ioremap", b" vmalloc", b" N0=3", b" vm_map_ram"]),
-    covers=["procfs.read_vmallocinfo"],
-)
+_AREAS = mutate.text([b" pages=3", b" phys=0xfee00000", b" ioremap", b" vmalloc", b" N0=3", b" vm_map_ram"])
+
+
+@reader(TraceError, place=_TEXT, mutation=_AREAS, covers=["procfs.read_vmallocinfo"])
 def vmallocinfo(data):
     for entry in read_vmallocinfo(io.BytesIO(data), "in"):
         assert 0 <= entry.start < entry.end <= WORD
@@ -168,6 +168,21 @@ def vmallocinfo(data):
         assert entry.phys is None or entry.phys < WORD
         assert entry.pages < WORD
         assert all(node < WORD and pages < WORD for node, pages in entry.nodes)
+
+
+@functools.cache
+def _tables():
+    return open_dump(CORPUS / "files" / "core")
+
+
+@reader(TraceError, ArgumentError, place=rf"{_TEXT}|vmallocinfo: ", mutation=_AREAS, covers=["audit.audit"])
+def areas(data):
+    """Read vmallocinfo, and audit it against tables."""
+    mmu = Mmu(registry().get("i386"), _tables(), 0x1000)
+    entries = read_vmallocinfo(io.BytesIO(data), "in")
+    report = audit(mmu, entries, vmalloc=(0xF7800000, 0xFF000000))
+    assert report.areas == len(entries)
+    assert all(finding.start <= finding.last < 1 << 32 for finding in report.findings)
 
 
 @reader(
@@ -467,6 +482,7 @@ def manifest(data):
 
 _FILES = ("trace", "info", "core", "addresses", "vmcoreinfo")
 _WRITTEN = ("--npz", "--save-ram")  #: whose values would be written to
+_RAM_MOST = 1 << 36  #: bytes; tables that map more take memory, as they should
 
 
 @functools.cache
@@ -474,6 +490,17 @@ def _command_files():
     _folder()
     for name in _FILES:
         Path(name).write_bytes((CORPUS / "files" / name).read_bytes())
+
+
+def _ram_of(option, value):
+    """Return the end of the RAM that an option and the argument behind it, or one argument alone, ask for."""
+    if option != "--ram" and not value.startswith("--ram="):
+        return 0
+    try:
+        ram = parse_ram(value.removeprefix("--ram="))
+    except UnitError:
+        return 0
+    return ram if isinstance(ram, int) else ram[-1].end
 
 
 @reader(
@@ -486,10 +513,14 @@ def commands(data):
     _command_files()
     arguments = [line for line in _lines_of(data.replace(b"\0", b"")) if line]
     arguments = [a.partition("=")[0] + "=out" if a.startswith(_WRITTEN) else a for a in arguments]
+    if any(_ram_of(before, after) > _RAM_MOST for before, after in pairwise(("", *arguments))):
+        return
     result = CliRunner().invoke(main, arguments, input=b"")
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     assert result.exit_code in (0, 1, 2), result.exit_code
+    for line in (*result.stdout.split("\n"), *result.stderr.split("\n")):
+        assert line.isprintable(), line[:200]
     if result.exit_code == 2:
         refused = [line for line in result.stderr.splitlines() if "warning: " not in line[:20]]
         raise VmcoreError(refused[0] if refused else "no message")
