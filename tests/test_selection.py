@@ -413,3 +413,15 @@ def test_no_architecture_says_how_to_choose_one(monkeypatch):
 
 def test_no_architecture_is_needed_where_the_caller_says_so():
     assert select(need_arch=False, ram="1G").arch == ""
+
+
+@pytest.mark.parametrize("text", [" 3 ", "\x1f3\x1c"])
+def test_blanks_around_a_number(text):
+    assert select(arch="i386", cpus=text).cpus == 3
+
+
+@pytest.mark.parametrize("key", ["cpus", "nodes"])
+def test_a_count_of_thousands_of_digits_is_refused(key, monkeypatch):
+    monkeypatch.setenv(f"VMCORE_{key.upper()}", "9" * 5000)
+    with pytest.raises(ConfigurationError, match=f"^VMCORE_{key.upper()}: found '999.*, expected a whole number"):
+        select(arch="i386")

@@ -168,8 +168,8 @@ def _read_text(key: str, text: object) -> object:
         return text
     if key == "block":
         return [part.strip() for part in text.split(",") if part.strip()]
-    if key in ("cpus", "nodes") and re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", text):
-        return int(text)
+    if key in ("cpus", "nodes") and re.fullmatch(r"[+-]?[0-9]{1,18}", text.strip()):
+        return int(text.strip())
     return text
 
 
