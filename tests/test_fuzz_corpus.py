@@ -68,31 +68,27 @@ def test_every_function_that_a_reader_covers_exists():
 # ---- the fuzzer itself
 
 
-def reader_of(read, errors=(UnitError,)):
-    return Reader("made-up", read, errors, "size: ", mutate.text())
+def reader_of(read, errors=(UnitError,), place="size: "):
+    return Reader("made-up", read, errors, place, mutate.text())
 
 
-def fails(message):
+def fails(message, kind=UnitError):
     def read(data):
         if b"\n7" in data:
-            raise UnitError(message)
+            raise kind(message)
 
     return read
 
 
 def test_a_refusal_names_its_place_is_short_and_printable():
     assert run.one(reader_of(fails("size: found 7")), b"x\n7") is False
-    for message, why in (("found 7", "no place"), ("size: \x1b[31m", "printable")):
+    for message, why in (
+        ("found 7", "no place"),
+        ("size: \x1b[31m", "not printable"),
+        ("size: " + "x" * LONGEST_MESSAGE, "a long message"),
+    ):
         with pytest.raises(AssertionError, match=why):
-            run.one(reader_of(fails(message)), b"x\n7")
-    long = reader_of(lambda data: (_ for _ in ()).throw(LongError("size: ")), (LongError,))
-    with pytest.raises(AssertionError, match="a long message"):
-        run.one(long, b"x")
-
-
-class LongError(Exception):
-    def __str__(self):
-        return "size: " + "x" * LONGEST_MESSAGE
+            run.one(reader_of(fails(message, OSError), (OSError,)), b"x\n7")
 
 
 def test_what_is_no_error_of_the_reader_is_a_fault():

@@ -30,7 +30,7 @@ def _run(rng):
 
 def number(rng, old):
     """Return another number, in the notation of the old one."""
-    value = int(old, 16) if old[:2].lower() == b"0x" else int(old[:100])
+    value = int(old[:34], 16) if old[:2].lower() == b"0x" else int(old[:34])
     kind = rng.random()
     if kind < 0.5:
         value = rng.choice(_EDGES)
