@@ -27,8 +27,8 @@ _LONGEST = 2000  #: characters of a message; it may quote a file that somebody m
 class VmcoreError(Exception):
     """Anything that vmcore itself reports; the command line prints it without a traceback.
 
-    Every one of them crosses process boundaries by pickle, with its message and its facts. A long message is cut in
-    the middle: its subject stands first, its advice last.
+    Every one of them crosses process boundaries by pickle, with its message and its facts. A long message is cut
+    in the middle: its subject stands first, its advice last.
     """
 
     def __str__(self) -> str:
