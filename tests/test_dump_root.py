@@ -206,6 +206,27 @@ def test_nothing_to_go_by(opened, registry):
         find_root(dump, bare)
 
 
+@pytest.mark.parametrize("text", ["-1", f"1{'0' * 17}", "9" * 5000, "", "c0"], ids=lambda t: t[:18])
+def test_a_symbol_or_page_size_of_vmcoreinfo_that_is_no_number_of_64_bits(text):
+    info = VmcoreInfo("v", {"SYMBOL(a)": text, "PAGESIZE": f"{text}000", "NUMBER(a)": text})
+    if text == "c0":
+        assert info.symbol("a") == 0xC0
+    else:
+        with pytest.raises(RootError, match=r"^v: SYMBOL\(a\) is '.{0,40}', expected a number of 64 bits; give"):
+            info.symbol("a")
+    if text not in ("", "c0"):
+        with pytest.raises(RootError, match=r"^v: PAGESIZE is '.{0,40}', expected a number of 64 bits; give"):
+            info.page_size()
+
+
+def test_a_number_of_vmcoreinfo_has_64_bits_with_or_without_a_sign():
+    info = VmcoreInfo("v", {f"NUMBER({n})": str(n) for n in (-(1 << 63), (1 << 64) - 1, -(1 << 63) - 1, 1 << 64)})
+    assert [info.number(str(n)) for n in (-(1 << 63), (1 << 64) - 1)] == [-(1 << 63), (1 << 64) - 1]
+    for number in (-(1 << 63) - 1, 1 << 64):
+        with pytest.raises(RootError, match="expected a number of 64 bits"):
+            info.number(str(number))
+
+
 def test_a_vmcoreinfo_file_that_is_none(tmp_path):
     with pytest.raises(RootError, match="cannot be read: No such file"):
         read_vmcoreinfo(str(tmp_path / "none"))

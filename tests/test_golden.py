@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from tests.golden_scripts import BUNDLES, first, write
 from vmcore import golden, opscript
 from vmcore.errors import GoldenError
+from vmcore.units import Bank
 
 COUNTS = {
     "arm-ending": (120, 761), "arm": (60, 7093), "i386-ending": (120, 747), "i386": (60, 7303),
@@ -151,6 +152,40 @@ def test_an_op_that_cannot_be_run_is_a_mismatch_with_its_reason(tmp_path, regist
     tally = golden.replay_file(path, registry)
     assert tally.mismatches == 1
     assert tally.first.startswith(f"{path}:{len(script)}: ")
+
+
+@pytest.mark.parametrize(
+    ("op", "found"),
+    [
+        ("vmap 1 4 1 0xffffffff", "found a page array of 0xffffffff entries, expected at most 0x100000"),
+        ("map_vm_area $0 1 0x100001", "found a page array of 0x100001 entries, expected at most 0x100000"),
+        ("alloc_vm_area 0x100000000000", "found tables for 0x100000000 pages, expected at most 0x100000"),
+    ],
+)
+def test_an_op_that_needs_more_memory_than_a_script_may(registry, op, found):
+    header = first(lambda op: len(str(op.get("ret"))) == 18)[0]
+    run = opscript.ScriptRun(registry, header)
+    run.run("get_vm_area 0x1000 2")
+    with pytest.raises(GoldenError) as error:
+        run.run(op)
+    assert str(error.value) == f"op {op!r}: {found}"
+
+
+def test_a_script_that_needs_more_tables_than_there_are(registry, monkeypatch):
+    monkeypatch.setattr(opscript, "_TABLES", Bank(0x4000_0000, 0x4000_2000))
+    run = opscript.ScriptRun(registry, first(lambda op: len(str(op.get("ret"))) == 18)[0])
+    with pytest.raises(GoldenError) as error:
+        run.run("alloc_vm_area 4096")
+    assert str(error.value) == (
+        "op 'alloc_vm_area 4096': found more page tables than 0x2000 bytes hold, expected smaller areas"
+    )
+
+
+def test_a_script_whose_machine_would_take_too_much_memory(tmp_path, registry):
+    lines = first(lambda op: op["op"].startswith("vmalloc 0x"))
+    lines[0]["physpages"] = opscript.MAX_PAGES + 1
+    with pytest.raises(GoldenError, match=r"'physpages': found 32769, expected 1 to 32768$"):
+        golden.replay_file(write(tmp_path / "b", lines), registry)
 
 
 def test_protection_numbers_stay_apart(registry):

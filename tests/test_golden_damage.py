@@ -83,6 +83,14 @@ def test_a_header_field_of_the_wrong_kind(tmp_path, registry, key, value):
     assert found(tmp_path, lines, registry)
 
 
+@pytest.mark.parametrize("value", ["x", -1, [5], {"a": 1}, None], ids=str)
+def test_an_argv_of_the_wrong_kind(tmp_path, registry, value):
+    lines = first(lambda op: op["op"].startswith("vmalloc 0x"))
+    lines[0]["argv"] = value
+    with pytest.raises(GoldenError, match=r"damaged.jsonl:1: header field 'argv': found .*, expected a list"):
+        golden.replay_file(write(tmp_path / "damaged.jsonl", lines), registry)
+
+
 @pytest.mark.parametrize("key", KEYS)
 def test_a_header_without_a_field(tmp_path, registry, key):
     lines = first(lambda op: op["op"].startswith("vmalloc 0x"))

@@ -114,3 +114,22 @@ def test_an_area_at_the_top_of_the_address_space_ends_at_zero():
     text = b"0xfffff000-0x00000000    4096 f+0x1/0x2 vmap\n"
     (entry,) = read_vmallocinfo(io.BytesIO(text))
     assert (entry.start, entry.end, entry.size) == (0xFFFFF000, 1 << 32, 4096)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"0x{'f' * 17}-0x{'f' * 17}    8192 vmap",
+        f"0xf7403000-0xf7405000    {'9' * 5000} vmap",
+        f"{AREA} a pages={'9' * 5000} vmalloc",
+        f"{AREA} a phys=0x{'f' * 17} ioremap",
+        f"{AREA} a pages=1 vmalloc N{'1' * 5000}=1",
+        f"{AREA} a pages=1 vmalloc N0={'1' * 5000}",
+    ],
+    ids=["address", "size", "pages", "phys", "node", "pages of a node"],
+)
+def test_numbers_wider_than_any_word(line):
+    with pytest.raises(TraceError) as error:
+        info(f"{line}\n")
+    advice = "the line is torn or was edited: read /proc/vmallocinfo again"
+    assert str(error.value) == f"v:1: found {line[:60]!r}, {EXPECTED}; {advice}"

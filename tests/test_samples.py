@@ -187,3 +187,39 @@ def test_unknown_name_lists_all_and_the_nearest(ask):
 def test_unknown_name_without_a_near_one():
     with pytest.raises(VmcoreError, match=r"x86_64-l4$"):
         samples.open_sample("zzz")
+
+
+TRACE_TABLE = """[{name}]
+description = "d"
+kernel = "k"
+architecture = ["x86"]
+events = 3
+source = "s"
+"""
+
+
+def test_a_manifest():
+    found = samples.read_manifest(TRACE_TABLE.format(name="a").encode(), "m", samples.Sample)
+    assert found == {"a": samples.Sample("a", "d", "k", ("x86",), 3, "s")}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("events = 3", 'events = "3"', "m: 'a.events': found '3', expected what its field is: a text"),
+        ("events = 3", "events = true", "m: 'a.events': found True, expected what its field is"),
+        ('["x86"]', "[1]", "m: 'a.architecture': found \\[1\\], expected what its field is"),
+        ("events = 3", "", "m: 'a': found the keys .*, expected a table of description, kernel, architecture"),
+        ("events = 3", "events = 3\nmore = 1", "m: 'a': found the keys .*'more'"),
+        ("[a]", "a = 1\n[b]", "m: 'a': found 1, expected a table of"),
+        ("events = 3", "events = ", "m: not valid TOML: "),
+        ("events = 3", f"events = {'9' * 5000}", "m: not valid TOML: "),
+        ("events = 3", f"events = {'[' * 5000}", "m: not valid TOML: "),
+        ("[a]", "[a\0]", "m: not valid TOML: "),
+    ],
+    ids=["text", "bool", "numbers", "missing", "more", "no table", "syntax", "digits", "depth", "NUL"],
+)
+def test_a_manifest_that_is_none(old, new, message):
+    text = TRACE_TABLE.format(name="a").replace(old, new)
+    with pytest.raises(VmcoreError, match=f"^{message}"):
+        samples.read_manifest(text.encode(), "m", samples.Sample)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -413,3 +414,24 @@ def test_no_architecture_says_how_to_choose_one(monkeypatch):
 
 def test_no_architecture_is_needed_where_the_caller_says_so():
     assert select(need_arch=False, ram="1G").arch == ""
+
+
+@pytest.mark.parametrize("text", [" 3 ", "\x1f3\x1c"])
+def test_blanks_around_a_number(text):
+    assert select(arch="i386", cpus=text).cpus == 3
+
+
+@pytest.mark.parametrize("key", ["cpus", "nodes"])
+def test_a_count_of_thousands_of_digits_is_refused(key, monkeypatch):
+    monkeypatch.setenv(f"VMCORE_{key.upper()}", "9" * 5000)
+    with pytest.raises(ConfigurationError, match=f"^VMCORE_{key.upper()}: found '999.*, expected a whole number"):
+        select(arch="i386")
+
+
+@pytest.mark.parametrize("blank", ["\n", " ", "\t", "[ ", "tool ", "tool\n"])
+def test_a_broken_project_file_is_searched_in_a_time_that_grows_with_its_length(blank, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text("x = \n" + blank * (900_000 // len(blank)))
+    before = time.process_time()
+    assert select(need_arch=False).arch == ""
+    assert time.process_time() - before < 5.0  # a quadratic search took minutes

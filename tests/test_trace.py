@@ -2,6 +2,8 @@
 
 import gzip
 import io
+import time
+from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
@@ -148,6 +150,20 @@ def test_entries_of_the_header(kept, written, notes):
     trace = read(f"# entries-in-buffer/entries-written: {kept}/{written}   #P:2\n{SMALL}")
     assert trace.entries == (kept, written)
     assert trace.notes() == notes
+
+
+COUNTS = ["x/1", "5", "5/", "7/5", f"1/{'9' * 5000}", f"{'9' * 5000}/1"]
+
+
+@pytest.mark.parametrize("counts", COUNTS, ids=lambda text: text[:8])
+def test_a_header_whose_counts_are_none(counts):
+    message = problem(f"# entries-in-buffer/entries-written: {counts}   #P:2\n{SMALL}")
+    assert message.startswith("t:1: found '# entries-in-buffer/entries-written: ")
+    assert "expected numbers KEPT/WRITTEN, WRITTEN no smaller than KEPT; the line is torn" in message
+
+
+def test_a_loss_of_more_events_than_a_counter_holds():
+    assert problem(f"{SMALL}CPU:0 [LOST {'9' * 5000} EVENTS]\n").startswith("t:8: found 'CPU:0 [LOST 999")
 
 
 @pytest.mark.parametrize("headers", [[6], [2, 4]])
@@ -423,3 +439,26 @@ def test_no_mutation_raises_anything_but_trace_error(data):
     except TraceError:
         return
     assert len(trace.events) == len(trace.events.num_purged) > 0
+
+
+LONG = 60_000
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"          <idle>-0       [000] ...1{'1' * LONG}. 0.0: alloc_vmap_area: va_start: 1",
+        f"          <idle>-0       [000] {'1' * LONG}: alloc_vmap_area: va_start: 1",
+        f"          <idle>-0       [000] ...1. 0.0: foo: {'1' * LONG}",
+        f"x-{'1' * LONG}",
+        "-1 " * (LONG // 3),
+        "-1 [" * (LONG // 4),
+        f"{TASK} alloc_vmap_area: {' ' * LONG}va_start: x",
+    ],
+    ids=["flags", "time", "foreign", "pid", "tasks", "brackets", "spaces"],
+)
+def test_a_long_line_takes_a_time_that_grows_with_its_length(line):
+    before = time.process_time()
+    with suppress(TraceError):
+        read(SMALL + line + "\n")
+    assert time.process_time() - before < 2.0  # a quadratic search took minutes

@@ -103,3 +103,38 @@ def test_parse_ram_refuses_a_negative_number():
 def test_a_bank_says_where_it_is():
     assert str(Bank(0x100000, 0x40000000)) == "0x100000-0x40000000"
     assert Bank(0x100000, 0x40000000).size == 0x3FF00000
+
+
+@pytest.mark.parametrize("read", [parse_size, parse_ram])
+@pytest.mark.parametrize(
+    ("value", "found", "expected"),
+    [
+        ("9" * 5000, f"'{'9' * 39}... (5,002 characters)", "a number of 40 digits at most"),
+        ("1." + "0" * 5000, f"'1.{'0' * 37}... (5,004 characters)", "a number of 40 digits at most"),
+        ("0x" + "f" * 5000, f"'0x{'f' * 37}... (5,004 characters)", "a number of 40 digits at most"),
+        ("16385P", "'16385P'", "at most 0x10000000000000000 bytes"),
+        (1 << 70, "0x400000000000000000", "at most 0x10000000000000000 bytes"),
+        (10**5000, f"{10**5000:#x}"[:40] + "... (4,155 characters)", "at most 0x10000000000000000 bytes"),
+        (
+            -(10**5000),
+            f"{-(10**5000):#x}"[:40] + "... (4,156 characters)",
+            "a number of bytes that is not negative",
+        ),
+    ],
+    ids=["decimal", "fraction", "hexadecimal", "pebibytes", "int", "long int", "long negative int"],
+)  # fmt: skip
+def test_a_number_that_no_machine_has(read, value, found, expected):
+    with pytest.raises(UnitError) as error:
+        read(value)
+    assert str(error.value).split(": ", 1)[1] == f"found {found}, expected {expected}"
+
+
+def test_the_largest_size():
+    assert parse_size("16384P") == parse_size(1 << 64) == 1 << 64
+    assert format_size(1 << 64) == "16777216 TiB"
+
+
+def test_a_bank_with_a_long_text():
+    with pytest.raises(UnitError) as error:
+        parse_ram("-" * 10000)
+    assert len(str(error.value)) < 300

@@ -28,6 +28,10 @@ def run(*arguments, **options):
         (["--root", "1f16000"], f"--root: found '1f16000', {HEX}0x1f16000"),
         (["--root", "40204000"], f"--root: found '40204000', {HEX}0xc0000000"),
         (["--root", f"{1 << 64:#x}"], f"--root: found {1 << 64:#x}, expected at most 0xffffffffffffffff"),
+        (
+            ["--root", "0x" + "f" * 5000],
+            f"--root: found 0x{'f' * 38}..., expected at most 0xffffffffffffffff",
+        ),
         (["--range", "-0xf7"], "--range: found '-0xf7', expected START-END such as 0xf8000000-0xfe000000"),
     ],
 )

@@ -192,8 +192,13 @@ def test_a_node_that_is_not_there(node):
 
 
 def test_more_nodes_than_pages():
-    with pytest.raises(ConfigurationError, match="nodes is 16385, expected 1 to 16384, the page frames there are"):
-        allocator(nodes=16385)
+    with pytest.raises(ConfigurationError, match="nodes is 257, expected 1 to 256, the page frames there are"):
+        allocator(nodes=257, ram=MIB)
+
+
+def test_more_nodes_than_a_kernel_can_be_built_for():
+    with pytest.raises(ConfigurationError, match="nodes is 1025, expected 1 to 1024, what a kernel can be built"):
+        allocator(nodes=1025)
 
 
 def test_a_double_free_is_refused_and_changes_nothing():

@@ -13,6 +13,8 @@ from vmcore.errors import DumpError
 from vmcore.units import Bank
 from vmcore.wording import counted
 
+_TOP = 1 << 62  #: above every physical address there is
+
 
 def read_raw(path: str, file: mmap, base: int, banks: Sequence[Bank] | None) -> Contents:
     """Return the contents of an image that has its banks one after the other; one bank at ``base`` if none.
@@ -50,8 +52,8 @@ def read_flat(path: str, file: mmap, base: int, banks: Sequence[Bank] | None) ->
 
 def _check(path: str, banks: Sequence[Bank]) -> None:
     for bank in banks:
-        if bank.size <= 0 or bank.start < 0 or bank.end >= 1 << 62:
-            raise DumpError(path, None, f"bank {bank}", "one that is not empty")
+        if bank.size <= 0 or bank.start < 0 or bank.end >= _TOP:
+            raise DumpError(path, None, f"bank {bank}", f"one that is not empty, below {_TOP:#x}")
     for bank, above in pairwise(banks):
         if above.start < bank.end:
             raise DumpError(path, None, f"bank {above} after {bank}", "banks in address order that do not overlap")

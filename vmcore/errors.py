@@ -23,20 +23,28 @@ def choices(found: str, valid: Iterable[str], what: str) -> str:
     return f"{hint}{what}: {', '.join(known) if known else 'none'}"
 
 
+_LONGEST = 2000  #: characters of a message, which may quote a file of any size
+
+
+def _bounded(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST * 2 // 3]} ... {text[-_LONGEST // 4 :]}"
+
+
 class VmcoreError(Exception):
     """Anything that vmcore itself reports. The command line prints it without a traceback.
 
     Its text and its notes are one line each and safe to print: `vmcore.wording.printable` escapes what files,
-    names and plugins put into them. Attributes hold the facts as they were found. Every one of them crosses
-    process boundaries by pickle, with its message and its facts.
+    names and plugins put into them. Long ones are cut in the middle: the subject stands first, the advice last.
+    Attributes hold the facts as they were found. Every exception crosses process boundaries by pickle, with its
+    message and its facts.
     """
 
     def __str__(self) -> str:
-        return printable(super().__str__())
+        return _bounded(printable(super().__str__()))
 
     def add_note(self, note: str, /) -> None:
         """Add a note, which is printed below the message."""
-        super().add_note(printable(note))
+        super().add_note(_bounded(printable(note)))
 
     def __reduce__(self) -> tuple[object, ...]:
         return _restore, (type(self), self.args), self.__dict__.copy()
@@ -191,7 +199,7 @@ class OutputError(VmcoreError):
         self.file, self.problem, self.expected = file, problem, expected
 
     def __str__(self) -> str:
-        return printable(f"{self.file or 'an empty name'}: {self.problem}, expected {self.expected}")
+        return _bounded(printable(f"{self.file or 'an empty name'}: {self.problem}, expected {self.expected}"))
 
 
 class NotInDump(VmcoreError, LookupError):

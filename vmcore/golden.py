@@ -182,14 +182,14 @@ def _check_header(script: Script) -> None:
     if header.get("kind", _KINDS[0]) not in _KINDS:
         valid = choices(str(header["kind"]), _KINDS, "one of")
         raise GoldenError(f"{at}: header field 'kind': found {header['kind']!r}: {valid}")
+    if not _strings(header.get("argv", [])):
+        raise GoldenError(f"{at}: header field 'argv': found {header['argv']!r}, expected a list of words")
     if bool(header.get("alias")) != ("--alias" in header.get("argv", [])):
         raise GoldenError(f"{at}: header field 'alias': found {header.get('alias')!r}, argv says otherwise")
     if header["hdr"] != 1:
         raise GoldenError(
             f"{at}: header field 'hdr': found {header['hdr']!r}, expected 1, the format that is known"
         )
-    if not _strings(header.get("argv", [])):
-        raise GoldenError(f"{at}: header field 'argv': found {header['argv']!r}, expected a list of words")
 
 
 def expand(events: list[list[Any]]) -> list[Event]:

@@ -28,9 +28,10 @@ from vmcore.units import Bank
 from vmcore.vmalloc import Vmalloc, VmAreaStruct
 from vmcore.wording import counted
 
-_TABLES = Bank(0x4000_0000, 0x8000_0000)  # where page tables come from, beyond every page of a script
+_TABLES = Bank(0x4000_0000, 0x4800_0000)  # where page tables come from, beyond every page of a script
 MAX_PAGES = 1 << 15  #: what a script's machine may have: every page that it hands out is filled
 _BYTES_MOST = 4 << 20  # that an op may read or write, and entries of a page array that it may make
+_MAX_ENTRIES = 1 << 20  # pages that one op may map or make tables for: 4 GiB
 _NOT_PRESENT = 15  # the protection number of an entry that is neither none nor present
 _MEM_MAP = {32: (0x2000_0000, 32), 64: (0x1000_0000_0000, 64)}  # the harness' struct pages, by word bits
 _UINT, _INT_SIGN = 0xFFFF_FFFF, 1 << 31
@@ -75,12 +76,14 @@ class PageStack:
 
 
 class _TableStack:
-    """A `TableSource` from memory of its own; it never runs out by itself."""
+    """A `TableSource` from memory of its own; no script is meant to run out of it."""
 
     def __init__(self, start: int, page: int) -> None:
         self._next, self._page = start, page
 
     def alloc_table(self) -> int | None:
+        if self._next >= _TABLES.end:
+            raise GoldenError(f"found more page tables than {_TABLES.size:#x} bytes hold, expected smaller areas")
         self._next += self._page
         return self._next - self._page
 
@@ -335,7 +338,11 @@ class ScriptRun:
             line["end"] = "BUG"
         except KernelOops:
             line["end"] = "OOPS"
-        except (IndexError, AttributeError, TypeError, ValueError, MemoryError) as error:
+        except GoldenError as error:
+            raise GoldenError(f"op {text!r}: {error}") from None
+        except (
+            LookupError, AttributeError, TypeError, ValueError, OverflowError, MemoryError, KernelFailure
+        ) as error:  # fmt: skip
             raise GoldenError(f"op {text!r}: cannot be run: {type(error).__name__}: {error}") from error
         self.results.append(result)
         line["args"] = [hexed(arg) for arg in args]
@@ -423,6 +430,10 @@ class ScriptRun:
 
     def _get_area(self, name: str, a: list[Any], result: _Result) -> dict[str, Any]:
         k = self.kernel
+        window = k.layout.vmalloc_end - k.layout.vmalloc_start
+        if name == "alloc_vm_area" and _MAX_ENTRIES << self.arch.page_shift < a[0] < window:
+            found = f"tables for {a[0] >> self.arch.page_shift:#x} pages"
+            raise GoldenError(f"found {found}, expected at most {_MAX_ENTRIES:#x}")
         call: Callable[[], VmStruct] = {
             "get_vm_area": lambda: k.get_vm_area(a[0], a[1]),
             "__get_vm_area": lambda: k._get_vm_area(a[0], a[1], a[2], a[3]),

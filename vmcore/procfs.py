@@ -17,12 +17,15 @@ KINDS: Final = ("ioremap", "sparse", "vmalloc", "vmap", "user", "dma-coherent", 
 BARE_KINDS: Final = ("unpurged vm_area", "vm_map_ram")
 
 _KIND: Final = "|".join(KINDS)
+# Numbers of an unsigned long: an area is no larger than its address space, and has fewer pages than bytes.
+_HEX: Final = "[0-9a-f]{1,16}"
+_DECIMAL: Final = "[0-9]{1,19}"
 _LINE: Final = re.compile(
-    r"0x(?P<start>[0-9a-f]+)-0x(?P<end>[0-9a-f]+) +(?P<size>[0-9]+)"
+    rf"0x(?P<start>{_HEX})-0x(?P<end>{_HEX}) +(?P<size>{_DECIMAL})"
     rf"(?: (?P<bare>{'|'.join(BARE_KINDS)})|"
     rf"(?: (?!(?:pages=|phys=|N[0-9]+=|(?:{_KIND})\b))(?P<caller>\S+(?: \[[^]]+\])?))?"
-    r"(?: pages=(?P<pages>[0-9]+))?(?: phys=(?:0x)?(?P<phys>[0-9a-f]+))?"
-    rf"(?P<kinds>(?: (?:{_KIND}))*)(?P<nodes>(?: N[0-9]+=[0-9]+)*))[ \t\r]*\n?"
+    rf"(?: pages=(?P<pages>{_DECIMAL}))?(?: phys=(?:0x)?(?P<phys>{_HEX}))?"
+    rf"(?P<kinds>(?: (?:{_KIND}))*)(?P<nodes>(?: N{_DECIMAL}={_DECIMAL})*))[ \t\r]*\n?"
 )
 _EXPECTED: Final = "expected '0xSTART-0xEND SIZE CALLER [pages=N] [phys=X] KIND...'"
 _TORN: Final = "the line is torn or was edited: read /proc/vmallocinfo again"

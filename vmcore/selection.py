@@ -70,9 +70,15 @@ _FILE_MOST = 1 << 20  #: bytes of a configuration file
 _SHORT = Repr()  # a value of a file may be long, or nested deeply
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 #: ``tool.vmcore`` as a heading or a key, in a file that may be no TOML; it may begin with a byte order mark
-_NAMES_VMCORE = re.compile(rb"(?m)^[\s\xef\xbb\xbf\xff\xfe]*\[?\s*tool\s*\.\s*[\"']?vmcore[\"']?\s*[].=]")
+#: (blanks without line ends, taken at once: else the search is quadratic)
+_NAMES_VMCORE = re.compile(
+    rb"(?m)^[ \t\xef\xbb\xbf\xff\xfe]*+(?:\[[ \t]*+)?tool[ \t]*+\.[ \t]*+[\"']?vmcore[\"']?[ \t]*+[].=]"
+)
 #: Variables that vmcore's own tests read, see tox.ini.
-_OF_TESTS = ("VMCORE_ORACLE", "VMCORE_ORACLE_GEN", "VMCORE_ORACLE_SCRIPTS", "VMCORE_ORACLE_SEED")
+_OF_TESTS = (
+    *("VMCORE_ORACLE", "VMCORE_ORACLE_GEN", "VMCORE_ORACLE_SCRIPTS", "VMCORE_ORACLE_SEED"),
+    *("VMCORE_FUZZ_INPUTS", "VMCORE_FUZZ_PROCESSES", "VMCORE_FUZZ_SECONDS", "VMCORE_FUZZ_SEED"),
+)
 
 
 def _invalid(value: object, expected: str) -> ConfigurationError:
@@ -168,8 +174,8 @@ def _read_text(key: str, text: object) -> object:
         return text
     if key == "block":
         return [part.strip() for part in text.split(",") if part.strip()]
-    if key in ("cpus", "nodes") and re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", text):
-        return int(text)
+    if key in ("cpus", "nodes") and re.fullmatch(r"[+-]?[0-9]{1,18}", text.strip()):
+        return int(text.strip())
     return text
 
 

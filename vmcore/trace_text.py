@@ -46,8 +46,10 @@ FIELDS: Final = {
 # "[CPU]", or in the latency layout the CPU with its flags behind it.
 _CPU: Final = rb"(?:(?:[^\[:]*\[(?=[0-9]{3,6}\])| *(?=[0-9]{1,6}[.A-Zbdn][.A-Za-z]))([0-9]+))?"
 # "TASK-PID [CPU] FLAGS TIME: ": every layout has the pid and the time. The group is atomic: what another
-# event prints, a marker say, is never taken for an event.
-_PREFIX: Final = rb"(?>[\t -~]{0,64}?-[0-9]+ " + _CPU + rb"[\t -~]*?([0-9]+(?:\.[0-9]+)?)(?:us[\t -~])?: +)"
+# event prints, a marker say, is never taken for an event. The time begins at its first digit: a search from each
+# digit of a long number would be quadratic.
+_TIME: Final = rb"(?<![0-9])([0-9]{1,20}(?:\.[0-9]{1,20})?)(?:us[\t -~])?: +"
+_PREFIX: Final = rb"(?>[\t -~]{0,64}?-[0-9]+ " + _CPU + rb"[\t -~]*?" + _TIME + rb")"
 _END: Final = rb"[ \t\r]*\n?\Z"
 
 
@@ -59,8 +61,9 @@ _BODIES: Final = b"(?:" + b"|".join(map(_body, FIELDS)) + b")"
 _EVENT: Final = re.compile(_PREFIX + _BODIES + _END)
 _HEADER: Final = re.compile(_PREFIX + rb"(<[^>]*>|\S*)(.*)", re.DOTALL)
 _SWALLOWED: Final = re.compile(rb"[0-9](?:us[\t -~])?: +" + _BODIES)
-_ENTRIES: Final = re.compile(rb"# entries-in-buffer/entries-written: ([0-9]+)/([0-9]+)")
-_LOST: Final = re.compile(rb"CPU:[0-9]+ \[(?:LOST )?(?:([0-9]+) )?EVENTS(?: DROPPED)?\]" + _END)
+_COUNTED: Final = b"# entries-in-buffer/entries-written:"
+_ENTRIES: Final = re.compile(_COUNTED + rb" ([0-9]{1,20})/([0-9]{1,20})(?![0-9])")
+_LOST: Final = re.compile(rb"CPU:[0-9]+ \[(?:LOST )?(?:([0-9]{1,20}) )?EVENTS(?: DROPPED)?\]" + _END)
 # What may stand between events: an empty line, trace-cmd's preamble, a frame of a stack trace.
 _ASIDE: Final = re.compile(rb"(?:cpus=[0-9]+|version = .*|CPU [0-9]+ is empty|\s*=> .*)?" + _END)
 
@@ -233,7 +236,7 @@ class TraceText:
     def _read_other(self, number: int, line: bytes) -> None:
         text = self._ascii(number, line)
         if text.startswith(b"#"):
-            self._read_comment(text)
+            self._read_comment(number, text)
             self._count_aside(number)
         elif lost := _LOST.match(text):
             self.lost += int(lost[1] or 0)
@@ -271,10 +274,15 @@ class TraceText:
             raise self._error(number, f"NUL in column {column}, expected text; is this file a trace?")
         return text.encode("ascii", "replace")
 
-    def _read_comment(self, text: bytes) -> None:
-        if entries := _ENTRIES.match(text):
-            kept, written = self.entries or (0, 0)
-            self.entries = kept + int(entries[1]), written + int(entries[2])
+    def _read_comment(self, number: int, text: bytes) -> None:
+        if not text.startswith(_COUNTED):
+            return
+        entries = _ENTRIES.match(text)
+        if entries is None or int(entries[1]) > int(entries[2]):
+            expected = "expected numbers KEPT/WRITTEN, WRITTEN no smaller than KEPT"
+            raise self._error(number, f"found {_excerpt(text)}, {expected}; {_TORN}")
+        kept, written = self.entries or (0, 0)
+        self.entries = kept + int(entries[1]), written + int(entries[2])
 
     def _read_header(self, number: int, word: bytes, rest: bytes) -> None:
         event = word.removesuffix(b":")

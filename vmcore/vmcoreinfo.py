@@ -13,6 +13,7 @@ from vmcore.errors import RootError
 
 #: Physical address of the root; only in cores of simulated kernels whose record has no `KernelImage`.
 ROOT = "NUMBER(vmcore_root)"
+_WORD = 1 << 64  #: one more than the largest number
 _LINES_MOST = 1 << 12  #: a kernel prints about a hundred, in one page
 
 
@@ -39,7 +40,7 @@ class VmcoreInfo:
         """Return a symbol's (relocated) virtual address; None: it is not there.
 
         Raises:
-            RootError: it is no number.
+            RootError: it is no number of 64 bits.
         """
         return self._read(f"SYMBOL({name})", 16)
 
@@ -47,24 +48,31 @@ class VmcoreInfo:
         """Return a ``NUMBER()``, which may be negative; None: it is not there.
 
         Raises:
-            RootError: it is no number.
+            RootError: it is no number of 64 bits.
         """
-        return self._read(f"NUMBER({name})", 0)
+        return self._read(f"NUMBER({name})", 0, -1 << 63)
 
     def page_size(self) -> int | None:
-        """Return PAGESIZE, bytes."""
+        """Return PAGESIZE, bytes; None: it is not there.
+
+        Raises:
+            RootError: it is no number of 64 bits.
+        """
         return self._read("PAGESIZE", 10)
 
-    def _read(self, key: str, base: int) -> int | None:
+    def _read(self, key: str, base: int, least: int = 0) -> int | None:
         text = self.lines.get(key)
         if text is None:
             return None
         try:
-            return int(text, base)
+            value = int(text, base)
         except ValueError:
+            value = _WORD
+        if not least <= value < _WORD:
             raise RootError(
-                f"{self.source}: {key} is {text[:40]!r}, expected a number; give the root itself"
-            ) from None
+                f"{self.source}: {key} is {text[:40]!r}, expected a number of 64 bits; give the root itself"
+            )
+        return value
 
 
 def write_vmcoreinfo(arch: Architecture, layout: Layout) -> str:

@@ -21,6 +21,7 @@ from vmcore.memory import PhysicalMemory, anonymous
 from vmcore.units import Bank
 from vmcore.wording import counted
 
+NODES_MOST = 1 << 10  #: nodes; the largest CONFIG_NODES_SHIFT is 10
 _DMA, _DMA32, _HIGHMEM = int(GFP.DMA), int(GFP.DMA32), int(GFP.HIGHMEM)
 _MOVABLE, _ZERO, _THISNODE = int(GFP.MOVABLE), int(GFP.ZERO), int(GFP.THISNODE)
 
@@ -412,8 +413,9 @@ def _split(layout: Layout, arch: Architecture, nodes: int) -> list[tuple[Bank, .
         return [layout.banks]
     page = arch.page_size
     total = sum(bank.size for bank in layout.banks) // page
-    if not 1 <= nodes <= total:
-        raise ConfigurationError(f"nodes is {nodes}, expected 1 to {total}, the page frames there are")
+    most, why = min((total, "the page frames there are"), (NODES_MOST, "what a kernel can be built for"))
+    if not 1 <= nodes <= most:
+        raise ConfigurationError(f"nodes is {nodes}, expected 1 to {most}, {why}")
     shares: list[list[Bank]] = [[] for _ in range(nodes)]
     done = 0
     for bank in layout.banks:

@@ -178,7 +178,8 @@ def parse_address(text: str, what: str, most: int) -> int:
         )
     address = int(text, 16)
     if address > most:
-        raise ConfigurationError(f"{what}: found {address:#x}, expected at most {most:#x}")
+        found = f"{address:#x}" if address < 1 << 128 else f"{text[:40]}..."
+        raise ConfigurationError(f"{what}: found {found}, expected at most {most:#x}")
     return address
 
 

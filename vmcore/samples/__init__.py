@@ -1,15 +1,15 @@
 """Real traces and RAM dumps that ship with the package, each with a vmallocinfo of its machine."""
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import cache
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
-from attrs import frozen
+from attrs import fields, frozen
 
 from vmcore.errors import VmcoreError
 
@@ -58,14 +58,60 @@ class DumpSample:
     source: str
 
 
+Record = TypeVar("Record", Sample, DumpSample)
+
+
+def read_manifest(data: bytes, file: str, record: type[Record]) -> dict[str, Record]:
+    """Read a manifest of samples: a TOML table for each, with the fields of its record but the name.
+
+    Args:
+        data: the text, UTF-8.
+        file: its name in messages.
+        record: what each table describes.
+
+    Returns:
+        Name to sample, in the order of the file.
+
+    Raises:
+        VmcoreError: It is no TOML, or a table has other fields than its record.
+    """
+    try:
+        tables = tomllib.loads(data.decode())
+    except (ValueError, RecursionError) as error:
+        raise VmcoreError(f"{file}: not valid TOML: {error}; install the package again") from error
+    return {name: _record_of(file, name, table, record) for name, table in tables.items()}
+
+
+def _record_of(file: str, name: str, table: object, record: type[Record]) -> Record:
+    expected = {f.name: f.type for f in fields(record) if f.name != "name"}
+    if not isinstance(table, Mapping) or set(table) != set(expected):
+        found = f"the keys {sorted(table)}" if isinstance(table, Mapping) else repr(table)
+        raise _odd(file, name, found, f"a table of {', '.join(expected)}")
+    values: dict[str, Any] = dict(table)
+    for key, kind in expected.items():
+        if kind in (int, str):
+            fits = type(values[key]) is kind
+        else:
+            fits = isinstance(values[key], list) and all(isinstance(word, str) for word in values[key])
+            values[key] = tuple(values[key]) if fits else ()
+        if not fits:
+            raise _odd(file, f"{name}.{key}", repr(table[key]), "what its field is: a text, a number or words")
+    return record(name=name, **values)
+
+
+def _odd(file: str, where: str, found: str, expected: str) -> VmcoreError:
+    shown = found if len(found) <= 200 else f"{found[:200]}..."
+    return VmcoreError(f"{file}: {where[:80]!r}: found {shown}, expected {expected}; install the package again")
+
+
 def names() -> list[str]:
     """List the names of all traces, sorted."""
-    return sorted(_records("samples"))
+    return sorted(_traces())
 
 
 def dumps() -> list[str]:
     """List the names of all RAM dumps, sorted."""
-    return sorted(_records("dumps"))
+    return sorted(_ram_dumps())
 
 
 def describe(name: str) -> Sample:
@@ -80,8 +126,7 @@ def describe(name: str) -> Sample:
     Raises:
         VmcoreError: No trace has this name.
     """
-    record = _record("samples", name)
-    return Sample(name=name, **{**record, "architecture": tuple(record["architecture"])})
+    return _find(_traces(), name)
 
 
 def describe_dump(name: str) -> DumpSample:
@@ -96,7 +141,7 @@ def describe_dump(name: str) -> DumpSample:
     Raises:
         VmcoreError: No dump has this name.
     """
-    return DumpSample(name=name, **_record("dumps", name))
+    return _find(_ram_dumps(), name)
 
 
 def open_sample(name: str) -> BinaryIO:
@@ -126,7 +171,7 @@ def open_vmallocinfo(name: str) -> BinaryIO:
     Raises:
         VmcoreError: No sample has this name.
     """
-    known = describe_dump(name).name if name in _records("dumps") else describe(name).name
+    known = describe_dump(name).name if name in _ram_dumps() else describe(name).name
     return _open(known, "vmallocinfo.xz")
 
 
@@ -171,23 +216,29 @@ def _open(name: str, suffix: str) -> BinaryIO:
     return cast(BinaryIO, files(__name__).joinpath(f"{name}.{suffix}").open("rb"))
 
 
+def _manifest(file: str, record: type[Record]) -> dict[str, Record]:
+    return read_manifest(files(__name__).joinpath(file).read_bytes(), file, record)
+
+
 @cache
-def _records(table: str) -> dict[str, dict[str, Any]]:
-    return tomllib.loads(files(__name__).joinpath(f"{table}.toml").read_text("utf-8"))
+def _traces() -> dict[str, Sample]:
+    return _manifest("samples.toml", Sample)
 
 
-#: Table to what it lists, and which commands read that.
-_WHAT = {"samples": ("trace", "vmcore replay"), "dumps": ("RAM dump", "vmcore walk and vmcore audit")}
+@cache
+def _ram_dumps() -> dict[str, DumpSample]:
+    return _manifest("dumps.toml", DumpSample)
 
 
-def _record(table: str, name: str) -> dict[str, Any]:
-    known = _records(table)
+def _find(known: Mapping[str, Record], name: str) -> Record:
     if name in known:
         return known[name]
-    for other, (what, commands) in _WHAT.items():
-        if name in _records(other):
-            wanted = f"expected one of {', '.join(sorted(known))}"
-            raise VmcoreError(f"sample {name!r} is a {what}, for {commands}; {wanted}")
+    expected = f"expected one of {', '.join(sorted(known))}"
+    for others, what, commands in (
+        (_traces(), "trace", "vmcore replay"), (_ram_dumps(), "RAM dump", "vmcore walk and vmcore audit"),
+    ):  # fmt: skip
+        if name in others:
+            raise VmcoreError(f"sample {name!r} is a {what}, for {commands}; {expected}")
     nearest = get_close_matches(name, known, n=1)
     guess = f"; did you mean {nearest[0]!r}?" if nearest else ""
-    raise VmcoreError(f"no sample {name!r}, expected one of {', '.join(sorted(known))}{guess}")
+    raise VmcoreError(f"no sample {name!r}, {expected}{guess}")
