@@ -72,7 +72,7 @@ _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 #: ``tool.vmcore`` as a heading or a key, in a file that may be no TOML; it may begin with a byte order mark
 _NAMES_VMCORE = re.compile(rb"(?m)^[\s\xef\xbb\xbf\xff\xfe]*\[?\s*tool\s*\.\s*[\"']?vmcore[\"']?\s*[].=]")
 #: Variables that vmcore's own tests read, see tox.ini.
-_OF_TESTS = ("VMCORE_ORACLE", "VMCORE_ORACLE_GEN", "VMCORE_ORACLE_SCRIPTS", "VMCORE_ORACLE_SEED")
+_OF_TESTS = ("VMCORE_MUTANTS", "VMCORE_ORACLE", "VMCORE_ORACLE_GEN", "VMCORE_ORACLE_SCRIPTS", "VMCORE_ORACLE_SEED")
 
 
 def _invalid(value: object, expected: str) -> ConfigurationError:
