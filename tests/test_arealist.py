@@ -186,9 +186,46 @@ def test_removing_an_area_that_is_not_listed_is_an_error():
     assert len(areas) == 1
 
 
-def test_check_names_what_is_broken():
+def test_an_area_is_removed_from_where_it_is_now():
+    areas = AreaList(32, 12)
+    for start in (0x20000, 0x30000):
+        place(areas, 0x1000, 1, start, 0xFFFFF000)
+    second, third = areas
+    assert areas.find(0x30000) is third
+    place(areas, 0x1000, 1, 0x10000, 0xFFFFF000)
+    first = next(iter(areas))
+    areas.remove(third)
+    assert list(areas) == [first, second]
+    assert areas.find(0x20000) is second
+    areas.remove(first)
+    areas.remove(second)
+    assert list(areas) == []
+
+
+@pytest.mark.parametrize("start", [0x10001, 0x10002, 0x10800])
+def test_an_area_that_is_not_page_aligned_makes_the_list_walk_until_it_is_gone(start):
+    areas = AreaList(32, 12)
+    place(areas, 0x2000, 1, 0x8000, 0xFFFFF000)
+    assert areas.orderly
+    assert place(areas, 0x2000, 1, start, 0xFFFFF000) == start
+    assert not areas.orderly
+    areas.check()
+    areas.remove(areas.find(start))
+    assert areas.orderly
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda areas: setattr(next(iter(areas)), "size", 0x3000), "addresses or ends are not those of the areas"),
+        (lambda areas: setattr(areas, "_violations", 1), "1 violations counted, 0 found"),
+        (lambda areas: setattr(areas._areas, "count", 2), "2 areas counted, 1 held"),
+    ],
+)
+def test_check_names_what_is_broken(damage, message):
     areas = AreaList(32, 12)
     place(areas, 0x1000, 1, 0x10000, 0xFFFFF000)
-    next(iter(areas)).size = 0x3000
-    with pytest.raises(AssertionError, match="addresses or ends are not those of the areas"):
+    areas.check()
+    damage(areas)
+    with pytest.raises(AssertionError, match=message):
         areas.check()

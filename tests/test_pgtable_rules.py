@@ -124,8 +124,10 @@ def test_prebuilt_levels_are_made_once_for_the_kernels_half_only():
     bench.tables.prebuild(255)
     assert bench.tables.tables == {"p4d": 1, "pud": 512, "pmd": 0, "pte": 0}
     assert bench.tables.entry(0xFFE0_0000_0000_0000, 0)[1] == 0
+    made = len(bench.handed_out)
     bench.tables.prebuild(255)
     assert bench.tables.tables["pud"] == 512
+    assert (len(bench.handed_out), bench.taken_back) == (made, [])
     map_pages(bench, 0xFFF8_0000_0000_0000, [1])
     assert bench.tables.tables == {"p4d": 1, "pud": 512, "pmd": 1, "pte": 1}
 
@@ -195,3 +197,24 @@ def test_without_nx_bit_63_is_never_stored(registry):
             map_pages(bench, start, frames)
             assert bench.scan() == expected(arch, start, frames, 0x163)
             bench.tables.unmap(start, start + (len(frames) << 12))
+
+
+@pytest.mark.parametrize("count", [3, 60])
+def test_a_frame_wider_than_the_entry_loses_the_bits_that_are_not_supported(registry, count):
+    """pfn_pte() shifts and masks, whatever the frame (asm-i386/pgtable-3level.h, asm-x86_64/pgtable.h)."""
+    for name in ("i386-pae", "x86_64"):
+        arch = evolve(registry.get(name), supported_pte_mask=0x7FFFFFFFFFFFFFFF)
+        start = start_of(arch)
+        for heard in ({}, {"on_mapped": lambda **a: None}):
+            bench = Bench(arch, **heard)
+            map_pages(bench, start, numbers(count) | 1 << 51)
+            at = entry_address(bench, start, len(arch.levels) - 1)
+            words = [bench.word(at + 8 * n, 8) for n in range(count)]
+            assert words == [int(frame) << 12 | arch.page_kernel & ~(1 << 63) for frame in numbers(count)]
+
+
+@pytest.mark.parametrize("count", [3, 60])
+def test_more_frames_than_pages_are_not_mapped(arch, count):
+    bench, start, frames = Bench(arch), start_of(arch), numbers(count + 5)
+    assert bench.tables.map(start, start + (count << arch.page_shift), frames, arch.page_kernel).done == count
+    assert bench.scan() == expected(arch, start, frames[:count], arch.page_kernel)

@@ -168,7 +168,7 @@ class PageFault(VmcoreError):
 
     def __str__(self) -> str:
         what = f"cpu {self.cpu}: {self.access} of {self.address:#x} faults"
-        return printable(f"{what}: {self.why}; expected a page to {self.access}")
+        return _bounded(printable(f"{what}: {self.why}; expected a page to {self.access}"))
 
 
 class DumpError(VmcoreError, ValueError):

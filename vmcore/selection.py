@@ -76,6 +76,7 @@ _NAMES_VMCORE = re.compile(
 )
 #: Variables that vmcore's own tests read, see tox.ini.
 _OF_TESTS = (
+    "VMCORE_MUTANTS",
     *("VMCORE_ORACLE", "VMCORE_ORACLE_GEN", "VMCORE_ORACLE_SCRIPTS", "VMCORE_ORACLE_SEED"),
     *("VMCORE_FUZZ_INPUTS", "VMCORE_FUZZ_PROCESSES", "VMCORE_FUZZ_SECONDS", "VMCORE_FUZZ_SEED"),
 )
