@@ -115,7 +115,7 @@ def test_insertion_fails_at_its_page(arch, kernel):
     with pytest.raises(KernelError) as caught:
         k.remap_vmalloc_range(vma, addr, 0)
     assert (caught.value.errno, vma.inserted[0], vma.inserted[1]) == (12, k.vmalloc_to_pfn(addr), -1)
-    assert f"vm_insert_page at {2 * page:#x}: out of memory (after 1 pages)" in str(caught.value)
+    assert f"vm_insert_page at {2 * page:#x}: out of memory (after 1 page)" in str(caught.value)
 
 
 def test_unknown_and_negative_failures(kernel):

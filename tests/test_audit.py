@@ -402,7 +402,7 @@ def test_an_xz_file_that_takes_too_much_memory_is_named(tmp_path):
     path = tmp_path / "huge.xz"
     path.write_bytes(huge_dictionary())
     result = run("i386-2level", "i386", info=path)
-    problem = "xz data with a dictionary that takes more than 512 MiB"
+    problem = "xz data with a dictionary that takes more than 128 MiB"
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith(f"vmcore: error: {path}: {problem}, expected less")
     result = CliRunner().invoke(main, ["walk", str(path), "--arch", "i386", "--root", "0x1000"])

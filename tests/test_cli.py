@@ -458,7 +458,7 @@ protections
   PAGE_KERNEL            0x3
   IOREMAP                0x13
 levels
-  pgd    shift 22, 1024 entries of 4 bytes
+  pgd    shift 22, 1,024 entries of 4 bytes
          bits 31:12 are address bits 31:12
          none: & 0xffffffff == 0; present: & 0x1 != 0
          missing (a table is made): & 0xffffffff == 0
@@ -466,7 +466,7 @@ levels
          entry of a table: address | 0x3
          leaf 4 MiB page: & 0x80 == 0x80, maps 4 MiB
          flags: P=0x1 RW=0x2
-  pte    shift 12, 1024 entries of 4 bytes
+  pte    shift 12, 1,024 entries of 4 bytes
          bits 31:12 are address bits 31:12
          none: & 0xffffffff == 0; present: & 0x1 != 0
          missing (a table is made): & 0xffffffff == 0

@@ -195,7 +195,7 @@ def test_the_machine_is_chosen_as_everywhere(monkeypatch):
     [
         (["vivt-alias"], "no architecture chosen"),
         (["vivt-alis", "--arch", "i386"], "unknown scene 'vivt-alis': did you mean 'vivt-alias'?"),
-        (["vivt-alias", "--arch", "i387"], "unknown architecture 'i387': did you mean 'i386'"),
+        (["vivt-alias", "--arch", "i368"], "unknown architecture 'i368': did you mean 'i386'"),
         (["vivt-alias", "--arch", "armv5", "--cpus", "2"], "armv5: cpus is 2, expected 1 to 1"),
         (["vivt-alias", "--arch", "i386", "--ram", "lots"], "--ram: "),
     ],

@@ -559,7 +559,7 @@ def test_a_switch_costs_what_is_not_shared(kernel):
     k.switch_mm(k.cpu, mm)
     assert [(entry.page, entry.flags & SHARED) for entry in k.cpu.tlb.entries()] == [(shared >> 12, SHARED)]
     assert k.current_mm(0) is mm
-    assert repr(k.cpu) == "<cpu 0 on process 1, 1 translations>"
+    assert repr(k.cpu) == "<cpu 0 on process 1, 1 translation>"
     k.switch_mm(0, None)
     assert k.current_mm(0) is None
 

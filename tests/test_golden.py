@@ -57,8 +57,8 @@ def test_a_mismatch_is_status_1_and_shown_in_context(tmp_path):
     assert result.exit_code == 1
     ops, last = [line["op"] for line in script[1:]], script[-1]
     line, shown = result.output.split("\n", 1)
-    assert line.startswith(f"{path}: 1 scripts, {len(ops)} ops, ")
-    assert ", 1 mismatches, " in line
+    assert line.startswith(f"{path}: 1 script, {len(ops)} ops, ")
+    assert ", 1 mismatch, " in line
     assert shown == (
         f"first mismatch: {path}:{len(script)}: {script[0]['script']}: ret: expected {last['ret']}, "
         f"got {last['ret'] - 1}\n" + "".join(f"    {op}\n" for op in ops[-4:-1]) + f"  > {ops[-1]}\n"
@@ -85,7 +85,7 @@ def test_a_script_is_left_at_its_first_mismatch_and_the_others_are_replayed(tmp_
 
 def test_several_files_and_a_blocked_plugin(tmp_path):
     path = write(tmp_path / "b", first(lambda op: op["op"].startswith("vfree")))
-    assert main(path, path).output.count(" 1 scripts, ") == 2
+    assert main(path, path).output.count(" 1 script, ") == 2
     result = main("--block", "nobody", path)
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
     assert "cannot block plugin 'nobody'" in result.stderr
@@ -103,8 +103,11 @@ UNREADABLE = {
     "a list": (b"[1, 2]\n", "1: found b'[1, 2]\\n', expected a JSON object"),
     "an op first": (b'{"i": 0, "op": "dump"}\n', "1: an op before any header; is this a golden bundle?"),
     "a header of something else": (b'{"hdr": 1}\n', "1: the header lacks bits, page_shift, "),
-    "truncated xz": (BUNDLES[0].read_bytes()[:3000], " cannot be read after line "),
-    "damaged xz": (BUNDLES[0].read_bytes()[:2000] + b"\0" * 2000, " cannot be read after line "),
+    "truncated xz": (BUNDLES[0].read_bytes()[:3000], "the compressed file ends early, expected its end marker"),
+    "damaged xz": (
+        BUNDLES[0].read_bytes()[:2000] + b"\0" * 2000,
+        "damaged compression (Corrupt input data), expected a whole file",
+    ),
 }
 
 
@@ -125,7 +128,7 @@ def test_a_file_that_cannot_be_opened(tmp_path):
     for path in (tmp_path, tmp_path / "none"):
         result = main(path)
         assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
-        assert f"{path}: cannot be read at all: " in result.stderr
+        assert f"{path}:1: cannot be read: " in result.stderr
 
 
 def test_without_a_file_it_says_how_it_is_used():
@@ -168,7 +171,7 @@ def test_an_op_that_needs_more_memory_than_a_script_may(registry, op, found):
     run.run("get_vm_area 0x1000 2")
     with pytest.raises(GoldenError) as error:
         run.run(op)
-    assert str(error.value) == f"op {op!r}: {found}"
+    assert str(error.value) == f"op {op!r}: {found}; is the op damaged?"
 
 
 def test_a_script_that_needs_more_tables_than_there_are(registry, monkeypatch):

@@ -84,7 +84,7 @@ def test_what_the_page_names_exists(name):
         assert hasattr(import_module(home), attribute)
         return
     k = boot()
-    objects = {"PageTables": k.init_mm, "AreaList": k.vmlist, "Architecture": k.arch}
+    objects = {"PageTables": k.init_mm, "AreaList": k.vmlist, "Architecture": k.arch, "Level": k.arch.levels[-1]}
     assert hasattr(objects.get(home, k), attribute)
 
 

@@ -204,7 +204,7 @@ def test_vmap_of_nothing_and_of_a_null_page(k):
         k.vmap(np.array([0x900, NO_FRAME, 0x901]), 3, VM.MAP, k.page_kernel)
     assert (caught.value.what, caught.value.done) == ("page", 1)
     at = k.layout.vmalloc_start + k.arch.page_size
-    assert str(caught.value) == f"no page (NULL in the page array) for {at:#x}, after 1 entries"
+    assert str(caught.value) == f"no page (NULL in the page array) for {at:#x}, after 1 entry"
     assert (len(k.vmlist), len(k.init_mm.entries()[0]), k.slab.live_objects) == (0, 0, 0)
 
 

@@ -300,8 +300,8 @@ class Cpu:
             raise self._no_number(address, size) from None
         if size < 1 or not 0 <= address <= self._word_mask - (size - 1):
             raise ArgumentError(
-                f"cpu {self.number}: found an access of {size:#x} bytes at {address:#x}, expected at least one, "
-                f"and none beyond {self._word_mask:#x}"
+                f"cpu {self.number}: found an access of {counted(size, 'byte')} at {address:#x}, expected "
+                f"at least one, and none beyond {self._word_mask:#x}"
             )
         return address, size
 

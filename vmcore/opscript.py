@@ -30,7 +30,7 @@ from vmcore.wording import counted
 
 _TABLES = Bank(0x4000_0000, 0x4800_0000)  # where page tables come from, beyond every page of a script
 MAX_PAGES = 1 << 15  #: what a script's machine may have: every page that it hands out is filled
-_BYTES_MOST = 4 << 20  # that an op may read or write, and entries of a page array that it may make
+_BYTES_MOST = 4 << 20  # that an op may read or write
 _MAX_ENTRIES = 1 << 20  # pages that one op may map or make tables for: 4 GiB
 _NOT_PRESENT = 15  # the protection number of an entry that is neither none nor present
 _MEM_MAP = {32: (0x2000_0000, 32), 64: (0x1000_0000_0000, 64)}  # the harness' struct pages, by word bits
@@ -409,7 +409,7 @@ class ScriptRun:
 
     def _make_pages(self, result: _Result, entries: int, count: int, null: int) -> None:
         """Give an op a page array: fresh pages, NULL at ``null`` and from ``count`` on."""
-        _check_most(max(entries, count), "a page array of", "entry", "entries")
+        _check_most(max(entries, count), _MAX_ENTRIES, "a page array of", "entry", "entries")
         fresh = [n for n in range(count) if n != null]
         got = self.pages.alloc(len(fresh), 0, -1).tolist()
         got += [NO_FRAME] * (len(fresh) - len(got))
@@ -431,9 +431,8 @@ class ScriptRun:
     def _get_area(self, name: str, a: list[Any], result: _Result) -> dict[str, Any]:
         k = self.kernel
         window = k.layout.vmalloc_end - k.layout.vmalloc_start
-        if name == "alloc_vm_area" and _MAX_ENTRIES << self.arch.page_shift < a[0] < window:
-            found = f"tables for {a[0] >> self.arch.page_shift:#x} pages"
-            raise GoldenError(f"found {found}, expected at most {_MAX_ENTRIES:#x}")
+        if name == "alloc_vm_area" and a[0] < window:  # else there is no room, and no table is made
+            _check_most(a[0] >> self.arch.page_shift, _MAX_ENTRIES, "tables for", "page")
         call: Callable[[], VmStruct] = {
             "get_vm_area": lambda: k.get_vm_area(a[0], a[1]),
             "__get_vm_area": lambda: k._get_vm_area(a[0], a[1], a[2], a[3]),
@@ -480,13 +479,13 @@ class ScriptRun:
         return max(max((area.addr + area.size for area in self.kernel.vmlist), default=0) - addr, 0)
 
     def _vread(self, name: str, a: list[Any], result: _Result) -> dict[str, Any]:
-        _check_most(min(a[1], self._behind(a[0])), "a read of", "byte")
+        _check_most(min(a[1], self._behind(a[0])), _BYTES_MOST, "a read of", "byte")
         data = self.kernel.vread(a[0], a[1])
         return {"ret": len(data), "crc32": f"{zlib.crc32(data):08x}", "head": data[:32].hex()}
 
     def _vwrite(self, name: str, a: list[Any], result: _Result) -> dict[str, Any]:
         count = min(a[1], self._behind(a[0]))
-        _check_most(count, "a write of", "byte")
+        _check_most(count, _BYTES_MOST, "a write of", "byte")
         n = np.arange(count, dtype=np.uint64)
         source = (np.uint64(a[2] * 31 & 0xFF) + n * np.uint64(7) + (n >> np.uint64(8))).astype(np.uint8)
         return {"ret": self.kernel.vwrite(a[0], source.tobytes())}
@@ -538,11 +537,15 @@ class ScriptRun:
     }  # fmt: skip
 
 
-def _check_most(count: int, what: str, one: str, more: str = "") -> None:
-    if count > _BYTES_MOST:
-        raise GoldenError(
-            f"{what} {counted(count, one, more)}, expected {_BYTES_MOST:,} at most; is the op damaged?"
-        )
+def _check_most(count: int, most: int, what: str, one: str, more: str = "") -> None:
+    """Refuse an op that asks for too much.
+
+    Raises:
+        GoldenError: ``count`` is above ``most``.
+    """
+    if count > most:
+        found = counted(count, one, more, form="#x")
+        raise GoldenError(f"found {what} {found}, expected at most {most:#x}; is the op damaged?")
 
 
 _TAKES_RESULT = ("__vmalloc_area", "vmap_again", "put_pages", "free_vm_area", "map_vm_area")
