@@ -288,7 +288,7 @@ def test_a_disk_is_refused(place):
 def test_a_name_that_cannot_be(place, name, reason):
     Path("file").write_text("old")
     os.symlink("loop", "loop")
-    shown = name or "an empty name"
+    shown = name.replace("\0", "\\x00") or "an empty name"
     assert refused(name) == f"{shown}: cannot be written: {reason}, expected a file in a directory with room"
 
 

@@ -94,7 +94,7 @@ def test_a_page_that_is_there_already_counts_as_an_insertion_and_a_free_one_does
     def insert(errno, after, inserted=(NO_FRAME,) * 3):
         vma = VmAreaStruct(16 * page, 19 * page)
         vma.inserted = np.array(inserted, np.int64)
-        with pytest.raises(KernelError, match=rf"after {after} pages") as caught:
+        with pytest.raises(KernelError, match=rf"after {after} pages?\b") as caught:
             k.remap_vmalloc_range(vma, addr, 0)
         assert caught.value.errno == errno
 
