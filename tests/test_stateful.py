@@ -9,7 +9,7 @@ must have been reported; with all of them in place, nothing may be.
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -28,7 +28,7 @@ from vmcore.machine import FAULT_KINDS
 from vmcore.registry import load
 from vmcore.vmalloc import VmAreaStruct
 
-RECORDS = {"i386": "64M", "i386-pae-highmem": "1G", "x86_64": "64M", "armv5": "64M", "armv7-highmem": "1G"}
+RECORDS = {"i386": "128M", "i386-pae-highmem": "1G", "x86_64": "128M", "armv5": "128M", "armv7-highmem": "1G"}
 FAMILY = ("vmalloc", "vmalloc_user", "vmalloc_32", "vmalloc_32_user", "vmalloc_exec", "vmalloc_node")
 PAGE, DEVICE = 4096, -2  # a page that no RAM answers at
 AREAS, PROCESSES = 12, 3
@@ -139,8 +139,8 @@ class Machines(RuleBasedStateMachine):
         assert len(set(frames)) == len(frames)
         assert not (owned | set(self.mine)) & set(frames)
         assert self.hoard is None or not np.isin(frames, self.hoard).any()
-        for frame in frames:
-            self.bytes.pop(frame, None)
+        for frame in self.bytes.keys() & set(frames):
+            del self.bytes[frame]
         return frames
 
     def told(self):
@@ -175,6 +175,8 @@ class Machines(RuleBasedStateMachine):
         cpu=st.integers(0, 1),
     )
     def allocate(self, name, pages, less, fault, cpu):
+        if self.hoard is not None:  # the zones below are small
+            pages = min(pages, 5)
         k, size = self.k, (pages + 1) * PAGE
         wanted = self.place(size)
         arguments = (pages * PAGE - less, -1) if name == "vmalloc_node" else (pages * PAGE - less,)
@@ -189,8 +191,9 @@ class Machines(RuleBasedStateMachine):
         if area.user:
             for frame in area.frames:
                 self.known(frame)[:] = 0
-        if self.hoard is not None and "32" not in name:
-            assert k.pages.zones[0][-1].free == 0
+        zone = next(zone for zone in reversed(k.pages.zones[0]) if zone.size)
+        if "32" not in name and min(area.frames) < zone.runs[0][0]:  # from a zone below: the top one is used up
+            assert zone.free == 0
         self.enter(addr, area.frames, name == "vmalloc_exec")
         if (array := pages * k.arch.pointer_bytes) > PAGE:
             at, size = self.place(-(-array // PAGE) * PAGE + PAGE), -(-array // PAGE) * PAGE + PAGE
@@ -560,12 +563,15 @@ class Machines(RuleBasedStateMachine):
 @pytest.mark.parametrize("record", RECORDS)
 def test_any_order_of_calls_does_what_a_model_of_dicts_does(record):
     profile = settings()
+    thorough = profile.max_examples > 100
     run_state_machine_as_test(
         type(record, (Machines,), {"record": record, "ram": RECORDS[record]}),
         settings=settings(
             max_examples=max(1, profile.max_examples // 12),
             stateful_step_count=50,
             deadline=None,
+            derandomize=not thorough,  # the default run is the same every time
+            phases=profile.phases if thorough else (Phase.generate,),
             suppress_health_check=list(HealthCheck),
         ),
     )
