@@ -143,6 +143,12 @@ def work(k, kind, rng, live):
         k.vfree(k.vmalloc(500 * PAGE))
 
 
+def work_until(fired, *arguments):
+    """Work until a signal came: Python drops an exception that comes as a generator ends."""
+    while not fired:
+        work(*arguments)
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a signal as a generator ends
 @pytest.mark.parametrize("kind", ["areas", "maps", "bytes", "processes"])
 def test_real_signals_at_random_moments(kernel, registry, kind):
@@ -160,8 +166,7 @@ def test_real_signals_at_random_moments(kernel, registry, kind):
                 fired.clear()
                 try:
                     signal.setitimer(signal.ITIMER_VIRTUAL, rng.uniform(0.0005, 0.01))
-                    while not fired:  # Python drops an exception that comes as a generator ends
-                        work(k, kind, rng, live)
+                    work_until(fired, k, kind, rng, live)
                 except Stop:
                     pass
                 assert not k.vmlist_lock.locked()

@@ -282,14 +282,17 @@ def test_a_disk_is_refused(place):
         ("file/x", "Not a directory"),
         ("loop", "Too many levels of symbolic links"),
         ("x" * 300, "File name too long"),
-        ("a\0b", "embedded null byte"),
+        ("a\0b", "embedded null"),
     ],
 )
 def test_a_name_that_cannot_be(place, name, reason):
     Path("file").write_text("old")
     os.symlink("loop", "loop")
     shown = name.replace("\0", "\\x00") or "an empty name"
-    assert refused(name) == f"{shown}: cannot be written: {reason}, expected a file in a directory with room"
+    found = refused(name)
+    assert found.startswith(f"{shown}: cannot be written: ")
+    assert reason in found
+    assert found.endswith(", expected a file in a directory with room")
 
 
 def test_a_directory_that_was_removed(place):
