@@ -10,7 +10,7 @@ apply_to_page_range, vmalloc_to_page), mm/vmalloc.c:30-146 for the order of thin
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any, NoReturn, Protocol
 
@@ -25,6 +25,7 @@ from vmcore.pgwalk import TableWalk
 
 _FEW = 24  #: pages up to which word by word beats arrays
 _FEW_TABLES = 16  #: tables up to which a walk for each beats arrays
+_BLOCK = 1 << 16  #: tables that are looked up in one step
 _BLOCK_TABLES = 256  #: tables of large pages that are filled in one step, to keep its arrays small
 _WARN_CLEARED = ("!pte_none(ptent) && !pte_present(ptent)", "vunmap_pte_range")
 
@@ -360,22 +361,30 @@ class PageTables(TableWalk):
 
     # ---- where the words of a range are
 
-    def _stretches(self, start: int, end: int) -> list[_Stretch]:
+    def _stretches(self, start: int, end: int) -> Iterator[_Stretch]:
         """Cut a range so that only the first table of each stretch may be missing.
 
-        A few tables: one stretch each. Many: cut where one is missing, whichever level it is missing at.
+        A few tables: one stretch each. Many: cut where one is missing, whichever level it is missing at. They are
+        looked up a block at a time, because a range may be larger than what its caller has pages for.
         """
-        span, page = self._span, self._page
+        span = self._span
         first, last = start >> span, end - 1 >> span
-        if last - first < _FEW_TABLES or (start | end) & page - 1:
-            cuts = [start, *(n << span for n in range(first + 1, last + 1)), end]
-        else:
-            missing = np.flatnonzero(self._tables(first + 1, last - first) < 0) + first + 1
-            # the head and the tail share a table with others and stand alone
-            edges = {first + 1, last, *missing.tolist()}
-            cuts = [start, *(n << span for n in sorted(edges) if n <= last), end]
-        return [_Stretch(a, -(-(b - a) >> self._page_shift), bool(b - a & page - 1), b - 1 >> span == a >> span)
-                for a, b in pairwise(cuts)]  # fmt: skip
+        if last - first < _FEW_TABLES or (start | end) & self._page - 1:
+            yield from self._between([start, *(n << span for n in range(first + 1, last + 1)), end])
+            return
+        # the head and the tail share a table with others and stand alone
+        yield from self._between([start, first + 1 << span])
+        for block in range(first + 1, last, _BLOCK):
+            stop = min(block + _BLOCK, last)
+            missing = np.flatnonzero(self._tables(block, stop - block) < 0) + block
+            yield from self._between([*(n << span for n in sorted({block, *missing.tolist()})), stop << span])
+        yield from self._between([last << span, end])
+
+    def _between(self, cuts: list[int]) -> Iterator[_Stretch]:
+        """Yield the stretch from each cut to the next."""
+        span, inside = self._span, self._page - 1
+        for a, b in pairwise(cuts):
+            yield _Stretch(a, -(-(b - a) >> self._page_shift), bool(b - a & inside), b - 1 >> span == a >> span)
 
     def _pieces(self, stretch: _Stretch, table: int) -> list[tuple[int, slice]]:
         """Return (first address, words) of a stretch whose tables exist, where those lie in one piece."""
