@@ -257,7 +257,10 @@ def test_the_ways_of_a_set_are_replaced_in_turn_also_by_long_loads():
 )
 def test_a_dirty_line_goes_where_its_address_leads_or_where_it_came_from(kind, by, follows):
     ram, leads = Ram(), {}
-    now = lambda lines: np.array([leads[n] for n in lines.tolist()])  # noqa: E731
+
+    def now(lines):
+        return np.array([leads[n] for n in lines.tolist()])
+
     c = ram.cache(kind=kind, writes_back_by=by, translate=now)
     load(c, 0x6000, 96)
     store(c, 0x6000, b"A" * 32 + b"B" * 32 + b"C" * 32)

@@ -126,7 +126,7 @@ def binary(head):
 
 
 def packed(inner):
-    """Return a mutation of compressed data: of the compression, or by ``inner`` of what is in it."""
+    """Mutate either the compressed bytes, or their contents by ``inner`` before packing them again."""
 
     def whole(data):
         opened = gzip.decompress if data[:2] == b"\x1f\x8b" else lzma.decompress
