@@ -126,7 +126,7 @@ def binary(head):
 
 
 def packed(inner):
-    """Mutate either the compressed bytes, or their contents by ``inner`` before packing them again."""
+    """Return a mutation of the compressed bytes, or of their contents, which ``inner`` changes before packing."""
 
     def whole(data):
         opened = gzip.decompress if data[:2] == b"\x1f\x8b" else lzma.decompress
