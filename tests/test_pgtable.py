@@ -2,12 +2,14 @@
 
 import random
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from tests.slow_walker import FIRST_TABLE, ROOT, Bench, Oops, decode, encode, entry_address
 from vmcore.architecture import LayoutRequest
+from vmcore.errors import OutOfMemory
 from vmcore.flags import NO_FRAME
 
 OVERWRITTEN = ("!pte_none(*pte)", "vmap_pte_range")
@@ -301,3 +303,17 @@ def test_copying_an_entry_copies_all_its_words(arch):
     bench.tables.copy_entry(to, at, 0)
     size = arch.levels[0].entry_bytes
     assert bench.memory.read(to, size) == bench.memory.read(at, size) != bytes(size)
+
+
+def test_a_range_larger_than_its_pages_costs_memory_for_a_block_of_it(kernel):
+    k = kernel("x86_64", ram="64M")
+    k.num_physpages = 1 << 62
+    tracemalloc.start()
+    try:
+        with pytest.raises(OutOfMemory):
+            k.vmalloc(0x1FFF_FFFF_FFFF)  # nr_pages is an unsigned int: few pages for 32 TiB
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 32 << 20
+    k.check()

@@ -268,6 +268,8 @@ class PageTables(TableWalk):
             if table is None:
                 return MapResult(done, "table")
             for address, at in self._pieces(stretch, table):
+                if done == len(frames):  # C reads on behind the array; here that is a NULL page
+                    return MapResult(done, "page")
                 count = at.stop - at.start
                 written = self._map_piece(address, at, frames[done : done + count], prot)
                 done += written
