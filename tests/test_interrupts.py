@@ -200,3 +200,20 @@ def test_a_mistaken_argument_does_not_end_the_kernel(kernel, arch):
             mistake()
     assert k.dead is None
     k.check()
+
+
+@pytest.mark.parametrize("error", [TypeError, ValueError, AttributeError, OSError])
+def test_a_signal_handler_may_raise_anything_in_a_load_or_a_store(kernel, arch, error):
+    for access in (lambda k, a: k.cpu.load(a, 2 * PAGE), lambda k, a: k.cpu.store(a, bytes(2 * PAGE))):
+        k = kernel(arch, ram="64M")
+        address = k.vmalloc(2 * PAGE)
+
+        def fill(*_, **__):
+            raise error  # as a handler of a signal does that arrives here
+
+        k.cpu.tlb.fill = k.cpu.tlb.fill_many = fill
+        with pytest.raises(error):
+            access(k, address)
+        assert isinstance(k.dead, KernelInterrupted)
+        with pytest.raises(KernelDead):
+            k.cpu.load(address, 1)

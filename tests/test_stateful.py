@@ -365,12 +365,12 @@ class Machines(RuleBasedStateMachine):
     @rule()
     def hoard_or_release(self):
         """Take what the top zone has left, so that others fall back to the zone below; or give it back."""
-        k, zone = self.k, self.k.pages.zones[0][-1]
+        k, zones = self.k, [zone for zone in self.k.pages.zones[0] if zone.size]
         if self.hoard is not None:
             k.free_pages(self.hoard)
             self.hoard = None
-        elif len([z for z in k.pages.zones[0] if z.size]) > 1:
-            frames = k.alloc_pages(zone.free, GFP_KERNEL | int(GFP.HIGHMEM), -1)
+        elif len(zones) > 1:
+            frames = k.alloc_pages(zones[-1].free, GFP_KERNEL | int(GFP.HIGHMEM), -1)
             self.new(frames.tolist())
             self.hoard = frames
 

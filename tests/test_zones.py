@@ -241,7 +241,7 @@ def test_no_room_for_a_root_table():
     pages = allocator()
     pages.alloc(0x1800 - 3, GFP_KERNEL, -1)
     with pytest.raises(
-        OutOfMemory, match="no 4 consecutive page frames for a root table of 0x4000 bytes"
+        OutOfMemory, match="no 4 free page frames in a row for a root table of 0x4000 bytes"
     ) as caught:
         pages.alloc_root(16384)
     assert caught.value.what == "page"

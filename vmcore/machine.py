@@ -47,6 +47,7 @@ from vmcore.zones import PageSource, gfp_zone
 
 FLUSH_LOG = 4096  #: calls `Machine.flush_log` keeps; the counts are of all
 LOG_LINES = 1 << 16  #: lines `Machine.dmesg` keeps at least, and records `Machine.warnings` keeps
+_BAD_ARGUMENT = (TypeError, ValueError, AttributeError)  # raised for one before anything changes
 FAULT_KINDS = ("alloc_page", "pgtable", "kmalloc", "insert")
 
 
@@ -335,12 +336,17 @@ class Machine:
         if self.dead is not None and not isinstance(self.dead, KernelBug | KernelOops):
             raise KernelDead(self.dead)
 
-    def interrupted(self, function: str, error: BaseException) -> None:
+    def interrupted(
+        self, function: str, error: BaseException, refusals: tuple[type[BaseException], ...] = ()
+    ) -> None:
         """End the kernel where an exception from outside cuts one of its functions short.
 
-        The errors of a bad argument are raised before anything changes.
+        Args:
+            function: the function that was cut short.
+            error: the exception.
+            refusals: exceptions by which the function refuses a bad argument before it changes anything.
         """
-        if not isinstance(error, VmcoreError | TypeError | ValueError | AttributeError):
+        if not isinstance(error, (VmcoreError, *refusals)):
             self.halt(KernelInterrupted(function))
 
     def lock_vmlist(self) -> VmlistLock:
@@ -421,7 +427,7 @@ class Machine:
                 self.events.kmalloc(size=size, node=node, gfp=gfp, handle=handle)
             return handle
         except BaseException as error:
-            self.interrupted("kmalloc", error)
+            self.interrupted("kmalloc", error, _BAD_ARGUMENT)
             raise
 
     def kfree(self, handle: int | None) -> None:
@@ -435,7 +441,7 @@ class Machine:
             if handle is not None and handle != ZERO_SIZE_PTR:
                 self.slab.free(handle)
         except BaseException as error:
-            self.interrupted("kfree", error)
+            self.interrupted("kfree", error, _BAD_ARGUMENT)
             raise
 
     def alloc_pages(self, count: int, gfp: int, node: int) -> np.ndarray:
@@ -469,7 +475,7 @@ class Machine:
                 )
             return frames
         except BaseException as error:
-            self.interrupted("alloc_pages", error)
+            self.interrupted("alloc_pages", error, _BAD_ARGUMENT)
             raise
 
     def _node(self, node: int) -> int:
@@ -492,7 +498,7 @@ class Machine:
                 self.events.pages_freed(frames=readonly(frames))
             self.pages.free(frames)
         except BaseException as error:
-            self.interrupted("free_pages", error)
+            self.interrupted("free_pages", error, _BAD_ARGUMENT)
             raise
 
     # ---- symbols of the architecture
@@ -515,7 +521,7 @@ class Machine:
             if self.events.flush is not None:
                 self.events.flush(flush=Flush(*done))
         except BaseException as error:
-            self.interrupted("flush", error)
+            self.interrupted("flush", error, _BAD_ARGUMENT)
             raise
 
     @property

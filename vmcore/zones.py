@@ -308,7 +308,7 @@ class PageAllocator:
                     self._memory.zero_frames(frames)
                     return first << self._shift
         raise OutOfMemory(
-            "page", f"no {counted(count, 'consecutive page frame')} for a root table of {size:#x} bytes"
+            "page", f"no {counted(count, 'free page frame')} in a row for a root table of {size:#x} bytes"
         )
 
     def free_root(self, root: int, size: int) -> None:
