@@ -64,6 +64,7 @@ _SWALLOWED: Final = re.compile(rb"[0-9](?:us[\t -~])?: +" + _BODIES)
 _COUNTED: Final = b"# entries-in-buffer/entries-written:"
 _ENTRIES: Final = re.compile(_COUNTED + rb" ([0-9]{1,20})/([0-9]{1,20})(?![0-9])")
 _LOST: Final = re.compile(rb"CPU:[0-9]+ \[(?:LOST )?(?:([0-9]{1,20}) )?EVENTS(?: DROPPED)?\]" + _END)
+_LONG_MOST: Final = (1 << 64) - 1  # both are printed from an unsigned long (kernel/trace/trace.c)
 # What may stand between events: an empty line, trace-cmd's preamble, a frame of a stack trace.
 _ASIDE: Final = re.compile(rb"(?:cpus=[0-9]+|version = .*|CPU [0-9]+ is empty|\s*=> .*)?" + _END)
 
@@ -238,7 +239,7 @@ class TraceText:
         if text.startswith(b"#"):
             self._read_comment(number, text)
             self._count_aside(number)
-        elif lost := _LOST.match(text):
+        elif (lost := _LOST.match(text)) and int(lost[1] or 0) <= _LONG_MOST:
             self.lost += int(lost[1] or 0)
             self.lost_lines.append(number)
         elif header := _HEADER.match(text):
@@ -278,7 +279,7 @@ class TraceText:
         if not text.startswith(_COUNTED):
             return
         entries = _ENTRIES.match(text)
-        if entries is None or int(entries[1]) > int(entries[2]):
+        if entries is None or not int(entries[1]) <= int(entries[2]) <= _LONG_MOST:
             expected = "expected numbers KEPT/WRITTEN, WRITTEN no smaller than KEPT"
             raise self._error(number, f"found {_excerpt(text)}, {expected}; {_TORN}")
         kept, written = self.entries or (0, 0)
