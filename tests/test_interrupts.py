@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import gc
 import inspect
 import random
 import signal
@@ -44,11 +45,13 @@ def interrupt(call, moment):
                 sys.setprofile(None)
                 raise Stop
 
+    gc.disable()  # Python drops what is raised in a finalizer, of another test's kernel for example
     sys.setprofile(look)
     try:
         call()
     finally:
         sys.setprofile(None)
+        gc.enable()
     return reached
 
 
