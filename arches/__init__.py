@@ -5,12 +5,14 @@ from __future__ import annotations
 from vmcore.architecture import Architecture
 from vmcore.hookspecs import FaultSymbol, FlushSymbol, SyncSymbol, hookimpl
 
-from . import arm, i386_pae, x86, x86_64
-from .armv5 import ARMV5
-from .armv7 import ARMV7, ARMV7_HIGHMEM
-from .i386 import I386, I386_HIGHMEM
-from .i386_pae import I386_PAE, I386_PAE_HIGHMEM
-from .x86_64 import X86_64
+from .arm import family as arm
+from .arm.armv5 import ARMV5
+from .arm.armv7 import ARMV7, ARMV7_HIGHMEM
+from .x86 import family as x86
+from .x86 import i386_pae, x86_64
+from .x86.i386 import I386, I386_HIGHMEM
+from .x86.i386_pae import I386_PAE, I386_PAE_HIGHMEM
+from .x86.x86_64 import X86_64
 
 vmcore_api = (1, 0)
 

@@ -10,7 +10,7 @@ from vmcore.architecture import Architecture
 from vmcore.dump import open_dump
 from vmcore.errors import choices
 from vmcore.kernel import Kernel
-from vmcore.registry import load
+from vmcore.linking.registry import load
 
 settings.register_profile("thorough", max_examples=2000, deadline=None)  # pytest --hypothesis-profile thorough
 

@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from vmcore.arealist import VmStruct
+from vmcore.placement.arealist import VmStruct
 
 
 class LinearScan:

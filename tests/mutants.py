@@ -359,7 +359,7 @@ def equivalents(config: dict) -> dict[tuple[str, str, str, str], str]:
 def main(arguments: list[str] | None = None) -> int:
     """Run from the repository's root; return 0 where every group has its mark."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__.splitlines()[0])
-    parser.add_argument("modules", nargs="*", help="such as vmcore.tlb; default: all of tests/mutants.toml")
+    parser.add_argument("modules", nargs="*", help="such as vmcore.cpu.tlb; default: all of tests/mutants.toml")
     size = os.environ.get("VMCORE_MUTANTS", "100")
     parser.add_argument("--sample", type=int, default=int(size), help="mutants a module (VMCORE_MUTANTS, 100)")
     parser.add_argument("--all", action="store_true", help="all mutants")

@@ -16,7 +16,7 @@ from unicorn import arm_const, x86_const
 from unicorn.unicorn_py3.unicorn import uclib
 
 from vmcore.errors import BusError, PageFault
-from vmcore.rights import EXECUTE, READ, WRITE
+from vmcore.paging.rights import EXECUTE, READ, WRITE
 
 CODE = 0x100000  #: of the kernel image, from PHYS_OFFSET on
 _WORD = 4  #: bytes of every load and store here

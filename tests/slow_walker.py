@@ -2,8 +2,8 @@
 
 import struct
 
-from vmcore.memory import PhysicalMemory
-from vmcore.pgtable import PageTables
+from vmcore.memory.physical import PhysicalMemory
+from vmcore.paging.tables import PageTables
 from vmcore.units import Bank
 
 ROOT, FIRST_TABLE, RAM_END = 0x300000, 0x400000, 1 << 30

@@ -5,8 +5,8 @@ import pytest
 
 from vmcore.errors import BrokenInvariant, ConfigurationError, KernelError, OutOfMemory
 from vmcore.flags import GFP_KERNEL, ZERO_SIZE_PTR
-from vmcore.slab import Slab
-from vmcore.vmalloc import VmAreaStruct
+from vmcore.memory.slab import Slab
+from vmcore.port.vmalloc import VmAreaStruct
 
 MIB = 1 << 20
 RAM = 64 * MIB

@@ -6,8 +6,8 @@ arch/arm/mm/proc-v7-2level.S of 6.12, with the leaf words of such a kernel on a 
 
 import numpy as np
 import pytest
-from vmcore_arches.armv5 import ARMV5, XSCALE, arm926, arm926_writethrough, xscale
-from vmcore_arches.armv7 import ARMV7, ARMV7_HIGHMEM, EXT_NG, v6, v6_words, v7_late
+from vmcore_arches.arm.armv5 import ARMV5, XSCALE, arm926, arm926_writethrough, xscale
+from vmcore_arches.arm.armv7 import ARMV7, ARMV7_HIGHMEM, EXT_NG, v6, v6_words, v7_late
 
 ARM926_ROWS = [
     (0x0EF, 0x55E), (0x0EB, 0x55A), (0x0E7, 0x556), (0x0E3, 0x552), (0x0CF, 0x00E), (0x06F, 0x00E), (0x0ED, 0x000),

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import vmcore_arches
 from attrs import evolve
-from vmcore_arches.armv5 import XSCALE
-from vmcore_arches.armv7 import ALIASING_VIPT
+from vmcore_arches.arm.armv5 import XSCALE
+from vmcore_arches.arm.armv7 import ALIASING_VIPT
 
 from vmcore.architecture import Cache, LayoutRequest, Segment, Zone
 from vmcore.units import Bank

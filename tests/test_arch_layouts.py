@@ -9,7 +9,7 @@ import re
 
 import pytest
 import vmcore_arches
-from vmcore_arches.x86 import permanent_slots, top_windows
+from vmcore_arches.x86.family import permanent_slots, top_windows
 
 from vmcore.architecture import LayoutRequest, Window
 from vmcore.errors import LayoutError

@@ -10,12 +10,14 @@ from types import SimpleNamespace
 import pytest
 import vmcore_arches
 from attrs import evolve
-from vmcore_arches import arm, i386_pae, x86, x86_64
+from vmcore_arches.arm import family as arm
+from vmcore_arches.x86 import family as x86
+from vmcore_arches.x86 import i386_pae, x86_64
 
-from vmcore import weak
 from vmcore.architecture import LayoutRequest
-from vmcore.link import link
-from vmcore.registry import load
+from vmcore.linking import weak
+from vmcore.linking.link import link
+from vmcore.linking.registry import load
 
 RECORDS = {arch.name: arch for arch in vmcore_arches.vmcore_architectures()}
 X86_2, PAE = ("i386", "i386-highmem"), ("i386-pae", "i386-pae-highmem")

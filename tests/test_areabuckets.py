@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from vmcore import areabuckets
-from vmcore.areabuckets import AreaBuckets, Bucket
+from vmcore.placement import buckets as areabuckets
+from vmcore.placement.buckets import AreaBuckets, Bucket
 
 PAGE = 0x1000
 

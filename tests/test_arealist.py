@@ -3,8 +3,8 @@ import random
 import pytest
 
 from tests.linear_scan import LinearScan, place
-from vmcore import areabuckets
-from vmcore.arealist import AreaList, VmStruct
+from vmcore.placement import buckets as areabuckets
+from vmcore.placement.arealist import AreaList, VmStruct
 
 PAGE = 0x1000
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.linear_scan import place
-from vmcore.arealist import AreaList
+from vmcore.placement.arealist import AreaList
 
 PAGE = 0x1000
 

@@ -10,13 +10,13 @@ import pytest
 from click.testing import CliRunner
 
 from tests.dumps import RECORDS, capture, core
-from vmcore.audit import Window, audit
 from vmcore.cli import COMMANDS, main
 from vmcore.dump import open_dump
+from vmcore.dump.audit.audit import Window, audit
 from vmcore.errors import ArgumentError
 from vmcore.flags import VM
-from vmcore.mmu import Mmu
-from vmcore.procfs import read_vmallocinfo
+from vmcore.paging.mmu import Mmu
+from vmcore.texts.vmallocinfo import read_vmallocinfo
 
 PAGE = 0x1000
 WINDOWS = {

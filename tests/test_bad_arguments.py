@@ -7,7 +7,7 @@ from attrs import astuple
 from vmcore.errors import ArgumentError, BrokenInvariant, BusError, ConfigurationError, VmcoreError
 from vmcore.flags import GFP_KERNEL, VM
 from vmcore.kernel import Kernel
-from vmcore.vmalloc import VmAreaStruct
+from vmcore.port.vmalloc import VmAreaStruct
 
 RAM = 64 << 20
 FLAGS, GFP = int(VM.ALLOC), GFP_KERNEL

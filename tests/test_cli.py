@@ -19,7 +19,7 @@ from vmcore.architecture import Architecture, Layout, Leaf, Level, Window, cut_b
 from vmcore.cli import COMMANDS, main
 from vmcore.cli.options import machine_options
 from vmcore.errors import KernelOops, LayoutError, PluginError, UnitError
-from vmcore.registry import load
+from vmcore.linking.registry import load
 
 ROOT = Path(__file__).parents[1]
 FRAME = [(12, 20, 12)]

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from vmcore.cli import COMMANDS, main
-from vmcore.scenes import SCENES
+from vmcore.scenes.catalogue import SCENES
 
 
 def run(*arguments, **options):

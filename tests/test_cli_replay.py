@@ -11,10 +11,11 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
-from vmcore import hookimpl, registry
+from vmcore import hookimpl
 from vmcore.cli import COMMANDS, main, replay_text
 from vmcore.cli.replay import _Bar
-from vmcore.scenes import leave_out
+from vmcore.linking import registry
+from vmcore.scenes.catalogue import leave_out
 
 DOCS = Path(__file__).parents[1] / "docs" / "replay.md"
 START, MODULES = 0xFFFFC90000000000, 0xFFFFFFFFC0000000
@@ -313,7 +314,7 @@ def test_every_key_of_coherence_is_documented_and_the_other_way_round(trace, dro
 
 
 def test_reasons_and_skips_are_documented():
-    from vmcore.replay_report import REASONS, SKIPPED  # noqa: PLC0415  # only this one needs it
+    from vmcore.replay.report import REASONS, SKIPPED  # noqa: PLC0415  # only this one needs it
 
     text = DOCS.read_text("utf-8")
     for key in [*REASONS, *SKIPPED]:
@@ -363,7 +364,7 @@ def dropping(monkeypatch):
     monkeypatch.setitem(sys.modules, module.__name__, module)
     point = EntryPoint("drop", module.__name__, "vmcore")
     real = registry.entry_points(group="vmcore")
-    monkeypatch.setattr("vmcore.registry.entry_points", lambda group: [*real, point])
+    monkeypatch.setattr("vmcore.linking.registry.entry_points", lambda group: [*real, point])
 
 
 @pytest.mark.parametrize("arch", ["i386", "i386-pae", "x86_64", "armv5", "armv7", "armv7-highmem"])

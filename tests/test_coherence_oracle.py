@@ -9,10 +9,10 @@ import random
 
 import pytest
 from attrs import evolve
-from vmcore_arches import armv5, armv7
+from vmcore_arches.arm import armv5, armv7
 
 from tests.dropping import DROPPING, FLUSHES, linear
-from vmcore.coherence import STALE_LINE, STALE_TRANSLATION
+from vmcore.coherence.checker import STALE_LINE, STALE_TRANSLATION
 from vmcore.errors import PageFault
 from vmcore.flags import GFP, GFP_KERNEL, VM
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from attrs import evolve
-from vmcore_arches import armv7
+from vmcore_arches.arm import armv7
 
 from tests.dropping import frames_apart, linear, write
-from vmcore.coherence import LOST_LINE, STALE_LINE, STALE_TRANSLATION, Checker
+from vmcore.coherence.checker import LOST_LINE, STALE_LINE, STALE_TRANSLATION, Checker
 from vmcore.flags import GFP, GFP_KERNEL, VM
 
 RAM, PAGE = 64 << 20, 0x1000

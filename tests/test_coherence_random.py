@@ -5,12 +5,12 @@ import random
 import numpy as np
 import pytest
 from attrs import evolve
-from vmcore_arches import armv7
+from vmcore_arches.arm import armv7
 
 from tests.dropping import linear
-from vmcore import weak
 from vmcore.errors import PageFault
 from vmcore.flags import GFP_KERNEL, VM
+from vmcore.linking import weak
 
 OPERATIONS = 10_000
 

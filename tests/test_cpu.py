@@ -10,11 +10,11 @@ from attrs import evolve
 from tests import synthetic
 from vmcore.architecture import Access, HardwareView, Tlb
 from vmcore.errors import ArgumentError, BusError, ConfigurationError, KernelDead, KernelOops, PageFault
+from vmcore.events import FlushAction
 from vmcore.flags import GFP_KERNEL, VM
-from vmcore.flushes import FlushAction
 from vmcore.hookspecs import hookimpl
-from vmcore.mmu import Mmu
-from vmcore.rights import CLEAN, EXECUTE, READ, SHARED, WRITE
+from vmcore.paging.mmu import Mmu
+from vmcore.paging.rights import CLEAN, EXECUTE, READ, SHARED, WRITE
 
 RAM = 64 << 20
 RW, ACCESSED, DIRTY, GLOBAL, NX = 0x2, 0x20, 0x40, 0x100, 1 << 63

@@ -5,14 +5,14 @@ import pytest
 from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
-from vmcore_arches import armv5, armv7
+from vmcore_arches.arm import armv5, armv7
 
 from tests.dropping import linear
 from vmcore.architecture import Cache
-from vmcore.dcache import DataCache
+from vmcore.cpu.dcache import DataCache
 from vmcore.errors import ArchitectureError
 from vmcore.flags import GFP_KERNEL, VM
-from vmcore.memory import PhysicalMemory
+from vmcore.memory.physical import PhysicalMemory
 from vmcore.units import Bank
 
 RAM = 64 << 20

@@ -5,8 +5,8 @@ import pytest
 from attrs import evolve
 
 from vmcore.architecture import Cache
-from vmcore.dcache import DataCache
-from vmcore.memory import PhysicalMemory
+from vmcore.cpu.dcache import DataCache
+from vmcore.memory.physical import PhysicalMemory
 from vmcore.units import Bank
 
 LINE, SETS, WAYS, SIZE = 32, 16, 2, 1 << 16

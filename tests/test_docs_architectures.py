@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 import vmcore_arches
-from vmcore_arches import arm
+from vmcore_arches.arm import family as arm
+from vmcore_arches.x86 import family as x86
+from vmcore_arches.x86 import i386_pae, x86_64
 
-from vmcore import weak
 from vmcore.architecture import LayoutRequest
-from vmcore.link import link
-from vmcore.registry import load
+from vmcore.linking import weak
+from vmcore.linking.link import link
+from vmcore.linking.registry import load
 from vmcore.units import format_size
 
 RECORDS = vmcore_arches.vmcore_architectures()
@@ -19,15 +21,15 @@ PAGE = (Path(__file__).parents[1] / "docs" / "architectures.md").read_text(encod
 FLUSHES = {
     weak.flush_nothing: "none",
     arm.flush_cache: "whole cache, this CPU",
-    vmcore_arches.x86.flush_tlb_kernel_range: "whole TLB, every CPU",
+    x86.flush_tlb_kernel_range: "whole TLB, every CPU",
     arm.flush_tlb_kernel_range: "page by page; SMP: every CPU",
     arm.flush_tlb_kernel_range_v6: "page by page; SMP: every CPU",
 }
 SYNCS = {
     weak.vmalloc_sync_all: "weak: nothing",
-    vmcore_arches.i386_pae.vmalloc_sync_all: "returns at once where the pmd is shared",
-    vmcore_arches.x86.vmalloc_sync_all_32: "all kernel root entries",
-    vmcore_arches.x86_64.vmalloc_sync_all: "root entries of the vmalloc window",
+    i386_pae.vmalloc_sync_all: "returns at once where the pmd is shared",
+    x86.vmalloc_sync_all_32: "all kernel root entries",
+    x86_64.vmalloc_sync_all: "root entries of the vmalloc window",
 }
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from attrs import evolve
 from click.testing import CliRunner
-from vmcore_arches.armv7 import ALIASING_VIPT
+from vmcore_arches.arm.armv7 import ALIASING_VIPT
 
-from vmcore import coherence
 from vmcore.cli import main
+from vmcore.coherence import checker as coherence
 from vmcore.flags import VM
-from vmcore.scenes import SCENES
+from vmcore.scenes.catalogue import SCENES
 
 DOCS = Path(__file__).parents[1] / "docs"
 TEXT = (DOCS / "coherence.md").read_text("utf-8")

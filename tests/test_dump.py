@@ -15,11 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.dumps import RECORDS, capture, core, ehdr, lime, note, phdr
-from vmcore import dump as dump_module
 from vmcore.dump import open_dump
-from vmcore.dump_file import map_file
+from vmcore.dump import store as dump_module
+from vmcore.dump.mapped_file import map_file
 from vmcore.errors import DumpError, NotInDump
-from vmcore.mmu import Mmu
+from vmcore.paging.mmu import Mmu
 from vmcore.units import Bank
 
 PAGE = 0x1000
@@ -422,7 +422,7 @@ def test_words_and_rows_are_those_of_a_plain_array(opened, data):
 _OPEN = """
 import sys, time
 import numpy as np
-from vmcore import dump as dump_module
+from vmcore.dump import store as dump_module
 from vmcore.dump import open_dump
 open_dump(sys.argv[1], base=0).close()  # imports, page cache of the header
 start = time.perf_counter()

@@ -16,9 +16,9 @@ import pytest
 
 from tests.dumps import RECORDS, capture
 from vmcore.dump import open_dump
-from vmcore.dump_root import find_root
+from vmcore.dump.root import find_root
 from vmcore.errors import DumpError, RootError
-from vmcore.mmu import End, Mmu
+from vmcore.paging.mmu import End, Mmu
 
 MUTATIONS = int(os.environ.get("VMCORE_MUTATIONS", "500"))
 SEED = int(os.environ.get("VMCORE_MUTATIONS_SEED", "1"))

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.dumps import RECORDS, capture, core, note
-from vmcore import dump_root
 from vmcore.architecture import KernelImage
 from vmcore.dump import open_dump
-from vmcore.dump_fit import fitting
-from vmcore.dump_root import find_root, read_vmcoreinfo
+from vmcore.dump import root as dump_root
+from vmcore.dump.identify import fitting
+from vmcore.dump.root import find_root, read_vmcoreinfo
 from vmcore.errors import ArchitectureError, RootError
-from vmcore.vmcoreinfo import VmcoreInfo
+from vmcore.texts.vmcoreinfo import VmcoreInfo
 
 PAGE = 0x1000
 

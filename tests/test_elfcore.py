@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from vmcore import resident
 from vmcore.cli import main
 from vmcore.dump import open_dump
-from vmcore.dump_root import find_root
-from vmcore.elf import Note
-from vmcore.elfcore import write_core
+from vmcore.dump.elf_headers import Note
+from vmcore.dump.root import find_root
+from vmcore.dump.save import write_core
 from vmcore.flags import VM
-from vmcore.memory import PhysicalMemory
-from vmcore.mmu import Mmu
+from vmcore.memory.physical import PhysicalMemory
+from vmcore.paging.mmu import Mmu
+from vmcore.system import touched as resident
 from vmcore.units import Bank
 
 RAM = 64 << 20

@@ -7,8 +7,8 @@ from tests.listening import Recorder
 from vmcore.errors import KernelBug, KernelDead, KernelOops, OutOfMemory, PluginError
 from vmcore.flags import VM
 from vmcore.hookspecs import hookimpl
-from vmcore.machine import FLUSH_LOG
-from vmcore.vmalloc import VmAreaStruct
+from vmcore.machine.machine import FLUSH_LOG
+from vmcore.port.vmalloc import VmAreaStruct
 
 RAM = 64 << 20
 NO_SPACE = "<4>allocation failed: out of vmalloc space - use vmalloc=<size> to increase size.\n"

@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from vmcore.golden import replay_file
+from vmcore.testing.golden import replay_file
 
 ORACLE, GENERATOR = os.environ.get("VMCORE_ORACLE"), os.environ.get("VMCORE_ORACLE_GEN")
 SCRIPTS = int(os.environ.get("VMCORE_ORACLE_SCRIPTS", "2000"))

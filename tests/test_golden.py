@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from tests.golden_scripts import BUNDLES, first, write
-from vmcore import golden, opscript
 from vmcore.errors import GoldenError
+from vmcore.testing import golden, opscript
 from vmcore.units import Bank
 
 COUNTS = {

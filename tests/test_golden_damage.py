@@ -7,8 +7,8 @@ import json
 import pytest
 
 from tests.golden_scripts import damage, first, other, places, scripts, write
-from vmcore import golden
 from vmcore.errors import GoldenError
+from vmcore.testing import golden
 
 
 def found(path, lines, registry):

@@ -11,8 +11,8 @@ from attrs import fields
 
 from vmcore import hookspecs
 from vmcore.architecture import LayoutRequest, Window
-from vmcore.link import Events, Linked, bind_events, link
-from vmcore.registry import load
+from vmcore.linking.link import Events, Linked, bind_events, link
+from vmcore.linking.registry import load
 
 DOCUMENT = (Path(__file__).parents[1] / "docs" / "hooks.md").read_text()
 HOOKS = {name: hook for name, hook in vars(hookspecs).items() if name.startswith("vmcore_")}

@@ -15,8 +15,9 @@ from click.testing import CliRunner
 
 import vmcore
 from tests.test_wording import HOSTILE
-from vmcore import golden, samples
+from vmcore import samples
 from vmcore.cli import main
+from vmcore.testing import golden
 from vmcore.wording import printable
 
 SAMPLE = "i386-pae-ram"
@@ -211,7 +212,7 @@ def test_a_stdout_that_lacks_characters():
 # ---- the door
 
 PACKAGE = Path(vmcore.__file__).parent
-DOORS = {"cli/output.py", "cli/console.py", "golden.py"}
+DOORS = {"cli/output.py", "cli/console.py", "testing/golden.py"}
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -15,7 +15,7 @@ from vmcore.errors import (
 from vmcore.flags import NO_FRAME, VM
 from vmcore.hookspecs import hookimpl
 from vmcore.kernel import Kernel
-from vmcore.registry import load
+from vmcore.linking.registry import load
 
 MIB = 1 << 20
 RAM = 64 * MIB

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmcore.errors import TraceError
-from vmcore.lines import read_lines, source_name
+from vmcore.texts.lines import read_lines, source_name
 
 LINES = [b"# first\n", b"second\n", b"last, without newline"]
 TEXT = b"".join(LINES)
@@ -50,7 +50,7 @@ def test_a_stream_is_left_open(pack):
 
 
 def test_stdin():
-    program = "from vmcore.lines import read_lines; print(list(read_lines('-', 't')))"
+    program = "from vmcore.texts.lines import read_lines; print(list(read_lines('-', 't')))"
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, input=lzma.compress(TEXT), capture_output=True, check=True)
     assert done.stdout.decode() == f"{LINES}\n"

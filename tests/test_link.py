@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from attrs import fields
 
-from vmcore import hookimpl, weak
+from vmcore import hookimpl
 from vmcore.architecture import Architecture, Layout, Level
 from vmcore.errors import KernelBug, LinkError, PluginError
-from vmcore.link import Events, Linked, assemble, bind_events, link
-from vmcore.registry import load
+from vmcore.linking import weak
+from vmcore.linking.link import Events, Linked, assemble, bind_events, link
+from vmcore.linking.registry import load
 
 FRAME = [(12, 20, 12)]
 LEVELS = [

@@ -18,13 +18,13 @@ from attrs import evolve
 from tests import slow_walker
 from tests.dumps import RECORDS, capture, core
 from vmcore.dump import open_dump
-from vmcore.dump_root import find_root, read_vmcoreinfo
+from vmcore.dump.root import find_root, read_vmcoreinfo
 from vmcore.errors import ArgumentError
 from vmcore.flags import VM
-from vmcore.mappings import TABLES, find_mappings
-from vmcore.mappings_runs import merge, repeats
-from vmcore.memory import PhysicalMemory
-from vmcore.mmu import End, Mmu
+from vmcore.memory.physical import PhysicalMemory
+from vmcore.paging.mappings import TABLES, find_mappings
+from vmcore.paging.mmu import End, Mmu
+from vmcore.paging.runs import merge, repeats
 from vmcore.units import Bank
 
 PAGE = 0x1000
@@ -493,7 +493,7 @@ def test_empty_tables_named_a_thousand_times_are_given_up_after_so_many(dumped):
 
 
 class Pages:
-    """The pages of a dump, that can be written to; a `vmcore.mmu_levels.TableMemory` in plain steps."""
+    """The pages of a dump, that can be written to; a `vmcore.paging.pte.TableMemory` in plain steps."""
 
     def __init__(self, dump):
         self.pages = {

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vmcore import memory as module
 from vmcore.errors import BusError
-from vmcore.memory import PhysicalMemory
+from vmcore.memory import physical as module
+from vmcore.memory.physical import PhysicalMemory
 from vmcore.units import Bank
 
 MIB, GIB = 1 << 20, 1 << 30

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vmcore.mmu import End, Mmu
+from vmcore.paging.mmu import End, Mmu
 
 RAM = 64 << 20
 

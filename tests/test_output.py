@@ -28,10 +28,10 @@ from tests.dumps import capture
 from vmcore import samples
 from vmcore.cli import COMMANDS, main
 from vmcore.dump import open_dump
-from vmcore.elfcore import write_core
+from vmcore.dump.save import write_core
 from vmcore.errors import OutputError
-from vmcore.memory import PhysicalMemory
-from vmcore.output import Output
+from vmcore.memory.physical import PhysicalMemory
+from vmcore.system.output import Output
 from vmcore.units import Bank
 
 ROOT = Path(__file__).parents[1]
@@ -640,10 +640,10 @@ def writers(tree):
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_else_writes_files(path):
     found = list(writers(ast.parse(path.read_text("utf-8"))))
-    if path == ROOT / "vmcore" / "output.py":
+    if path == ROOT / "vmcore" / "system" / "output.py":
         assert found
     else:
-        assert found == [], f"{path.relative_to(ROOT)}: write by vmcore.output"
+        assert found == [], f"{path.relative_to(ROOT)}: write by vmcore.system.output"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import vmcore
 from vmcore.errors import InvalidSize, KernelBug, OutOfMemory
 from vmcore.kernel import Kernel
-from vmcore.vmalloc import Vmalloc
+from vmcore.port.vmalloc import Vmalloc
 
 TEXT = (Path(__file__).parents[1] / "docs" / "port.md").read_text("utf-8")
 

@@ -9,7 +9,7 @@ from attrs import evolve
 
 from vmcore.errors import BrokenInvariant, ConfigurationError, KernelBug, OutOfMemory
 from vmcore.hookspecs import hookimpl
-from vmcore.mmu import Mmu
+from vmcore.paging.mmu import Mmu
 
 RAM = 64 << 20
 

@@ -5,7 +5,7 @@ import io
 import pytest
 
 from vmcore.errors import TraceError
-from vmcore.procfs import VmallocinfoEntry, read_vmallocinfo
+from vmcore.texts.vmallocinfo import VmallocinfoEntry, read_vmallocinfo
 
 
 def info(text):

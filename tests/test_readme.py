@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from vmcore.architecture import LayoutRequest
 from vmcore.cli import COMMANDS, main
-from vmcore.registry import load
+from vmcore.linking.registry import load
 from vmcore.units import format_size
 
 ROOT = Path(__file__).parents[1]

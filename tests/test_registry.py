@@ -9,7 +9,7 @@ import pytest
 from vmcore import hookimpl
 from vmcore.architecture import Architecture, Layout, Level, Zone
 from vmcore.errors import ConfigurationError, PluginError, UnknownArchitecture
-from vmcore.registry import GROUP, Registry, load
+from vmcore.linking.registry import GROUP, Registry, load
 
 WORD = 0xFFFF_FFFF
 HEAD = """
@@ -98,7 +98,7 @@ def test_architectures_of_all_plugins_in_order_of_name(install):
 def test_the_installed_group_is_what_is_loaded_by_default(install, monkeypatch):
     point = install("only", HEAD, ARCH, brings("toy"))
     asked = []
-    monkeypatch.setattr("vmcore.registry.entry_points", lambda group: asked.append(group) or [point])
+    monkeypatch.setattr("vmcore.linking.registry.entry_points", lambda group: asked.append(group) or [point])
     assert list(load().architectures) == ["toy"]
     assert asked == ["vmcore"]
 
@@ -240,7 +240,7 @@ def test_two_modules_under_one_name_keep_the_first(install):
 def test_the_cores_own_plugin_cannot_be_replaced(install):
     registry = load(points=[install("mine", HEAD, ARCH, brings("toy"), point="weak")])
     assert cause(registry, "weak") == "its name is taken, or it is registered under another name already"
-    assert registry.manager.get_plugin("weak").__name__ == "vmcore.weak"
+    assert registry.manager.get_plugin("weak").__name__ == "vmcore.linking.weak"
 
 
 def test_a_plugin_error_says_who_what_and_what_to_do(install):

@@ -12,11 +12,11 @@ import pytest
 
 from vmcore import Kernel, hookimpl, samples
 from vmcore.errors import TraceError
-from vmcore.procfs import read_vmallocinfo
-from vmcore.replay import SAMPLES, replay
-from vmcore.replay_report import REASONS, SKIPPED
-from vmcore.scenes import leave_out
-from vmcore.trace import Trace, read_trace
+from vmcore.replay.report import REASONS, SKIPPED
+from vmcore.replay.run import SAMPLES, replay
+from vmcore.scenes.catalogue import leave_out
+from vmcore.texts.trace import Trace, read_trace
+from vmcore.texts.vmallocinfo import read_vmallocinfo
 
 _spec = importlib.util.spec_from_file_location("trace_count", Path(__file__).with_name("trace_count.py"))
 trace_count = importlib.util.module_from_spec(_spec)

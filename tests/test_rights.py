@@ -5,13 +5,13 @@ import pytest
 from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
-from vmcore_arches import armv5, armv7
-from vmcore_arches.i386_pae import I386_PAE
-from vmcore_arches.x86_64 import X86_64
+from vmcore_arches.arm import armv5, armv7
+from vmcore_arches.x86.i386_pae import I386_PAE
+from vmcore_arches.x86.x86_64 import X86_64
 
-from vmcore.memory import PhysicalMemory
-from vmcore.mmu import End, Mmu
-from vmcore.rights import EXECUTE, READ, RESERVED, RIGHTS, WRITE, Rights
+from vmcore.memory.physical import PhysicalMemory
+from vmcore.paging.mmu import End, Mmu
+from vmcore.paging.rights import EXECUTE, READ, RESERVED, RIGHTS, WRITE, Rights
 from vmcore.units import Bank
 
 NX = 1 << 63

@@ -4,8 +4,8 @@ import pytest
 from attrs import evolve
 
 from vmcore.errors import BusError, PageFault
-from vmcore.mmu import Mmu
-from vmcore.rights import EXECUTE, READ, RESERVED, Rights
+from vmcore.paging.mmu import Mmu
+from vmcore.paging.rights import EXECUTE, READ, RESERVED, Rights
 
 RAM = 64 << 20
 

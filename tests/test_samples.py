@@ -9,8 +9,8 @@ import pytest
 
 from vmcore import samples
 from vmcore.errors import VmcoreError
-from vmcore.procfs import read_vmallocinfo
-from vmcore.trace import ALLOC, FREE, PURGE, read_trace
+from vmcore.texts.trace import ALLOC, FREE, PURGE, read_trace
+from vmcore.texts.vmallocinfo import read_vmallocinfo
 
 _spec = importlib.util.spec_from_file_location("trace_count", Path(__file__).with_name("trace_count.py"))
 trace_count = importlib.util.module_from_spec(_spec)

@@ -13,7 +13,7 @@ from vmcore import samples
 from vmcore.cli import main
 from vmcore.dump import open_dump
 from vmcore.errors import VmcoreError
-from vmcore.procfs import read_vmallocinfo
+from vmcore.texts.vmallocinfo import read_vmallocinfo
 
 #: Name to the capture it was made from, its record, pages and areas.
 DUMPS = {

@@ -4,12 +4,13 @@ import pytest
 from attrs import evolve
 
 from tests import synthetic
-from vmcore import Kernel, hookimpl, weak
-from vmcore.coherence import FRAME_IN_USE, LOST_LINE, STALE_LINE, STALE_TRANSLATION, UNREPAIRED_FAULT
+from vmcore import Kernel, hookimpl
+from vmcore.coherence.checker import FRAME_IN_USE, LOST_LINE, STALE_LINE, STALE_TRANSLATION, UNREPAIRED_FAULT
 from vmcore.errors import ConfigurationError, UnknownArchitecture
-from vmcore.scenes import SCENES, leave_out, perform
-from vmcore.scenes_stage import Stage, look, quoted
-from vmcore.scenes_sync import ranges, told
+from vmcore.linking import weak
+from vmcore.scenes.catalogue import SCENES, leave_out, perform
+from vmcore.scenes.stage import Stage, look, quoted
+from vmcore.scenes.sync import ranges, told
 
 TLB, MAP, UNMAP, SYNC = "flush_tlb_kernel_range", "flush_cache_vmap", "flush_cache_vunmap", "vmalloc_sync_all"
 NAMES = (

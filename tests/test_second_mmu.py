@@ -12,8 +12,8 @@ import pytest
 from attrs import evolve
 
 from vmcore.flags import VM
-from vmcore.mmu import Mmu
-from vmcore.rights import EXECUTE, READ, WRITE
+from vmcore.paging.mmu import Mmu
+from vmcore.paging.rights import EXECUTE, READ, WRITE
 
 pytest.importorskip("unicorn", reason="unicorn is not installed: no second MMU to compare with")
 

@@ -10,8 +10,8 @@ from click.testing import CliRunner
 
 from vmcore.cli import main
 from vmcore.errors import ConfigurationError, UnitError
-from vmcore.registry import Registry
-from vmcore.selection import KEYS, Selection, find_file, select
+from vmcore.linking.registry import Registry
+from vmcore.linking.selection import KEYS, Selection, find_file, select
 from vmcore.units import Bank
 
 
@@ -403,12 +403,12 @@ def test_a_configuration_error_is_a_value_error():
 
 def test_no_architecture_says_how_to_choose_one(monkeypatch):
     loaded = Registry(None, architectures={"toy": None, "other": None})
-    monkeypatch.setattr("vmcore.registry.load", lambda block: loaded)
+    monkeypatch.setattr("vmcore.linking.registry.load", lambda block: loaded)
     assert refused(ram="1G") == [
         'no architecture chosen: give the argument arch="...", the option --arch, the variable VMCORE_ARCH, or '
         'arch = "..." in vmcore.toml or [tool.vmcore] of pyproject.toml; installed: other, toy'
     ]
-    monkeypatch.setattr("vmcore.registry.load", lambda block: Registry(None))
+    monkeypatch.setattr("vmcore.linking.registry.load", lambda block: Registry(None))
     assert refused()[0].endswith("installed: none (install the package: pip install .)")
 
 

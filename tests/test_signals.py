@@ -92,7 +92,7 @@ def ended(number, lines, status):
         assert (status, lines) in ((128 + number, [f"vmcore: {WORDS[number]}"]), (-number, []))
 
 
-HALT = "import sys, time; from vmcore import output, signals; signals.end_on_signals(); "
+HALT = "import sys, time; from vmcore.system import output, signals; signals.end_on_signals(); "
 
 
 @pytest.mark.parametrize("named", [False, True])
@@ -118,7 +118,7 @@ def test_a_signal_while_a_file_is_written(tmp_path, number, old, named):
 
 def test_a_signal_that_cannot_be_handled_leaves_no_half_file(tmp_path):
     script = (
-        "import time; from vmcore.output import Output\n"
+        "import time; from vmcore.system.output import Output\n"
         "with Output('out').writing() as file:\n"
         "    file.write(b'half' * 100000); file.flush(); print('.', flush=True); time.sleep(60)\n"
     )
@@ -233,7 +233,7 @@ def test_the_module_and_the_script_handle_signals(tmp_path):
 def test_a_program_that_imports_the_command_line_keeps_its_handlers():
     script = (
         "import signal\nbefore = [signal.getsignal(n) for n in (1, 2, 15)]\n"
-        "import vmcore.cli, vmcore.__main__, vmcore.kernel, vmcore.output\n"
+        "import vmcore.cli, vmcore.__main__, vmcore.kernel, vmcore.system.output\n"
         "assert before == [signal.getsignal(n) for n in (1, 2, 15)]\n"
     )
     process = start(script=script)

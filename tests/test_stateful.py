@@ -24,9 +24,9 @@ from tests.dropping import DROPPING, linear
 from vmcore.errors import BusError, KernelBug, KernelDead, KernelError, OutOfMemory, PageFault
 from vmcore.flags import EBUSY, ENOMEM, GFP, GFP_KERNEL, NO_FRAME, VM
 from vmcore.kernel import Kernel
-from vmcore.machine import FAULT_KINDS
-from vmcore.registry import load
-from vmcore.vmalloc import VmAreaStruct
+from vmcore.linking.registry import load
+from vmcore.machine.machine import FAULT_KINDS
+from vmcore.port.vmalloc import VmAreaStruct
 
 RECORDS = {"i386": "128M", "i386-pae-highmem": "1G", "x86_64": "128M", "armv5": "128M", "armv7-highmem": "1G"}
 FAMILY = ("vmalloc", "vmalloc_user", "vmalloc_32", "vmalloc_32_user", "vmalloc_exec", "vmalloc_node")

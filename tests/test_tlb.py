@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from vmcore.architecture import Tlb
-from vmcore.rights import CACHED, CLEAN, EXECUTE, READ, SHARED, WRITE
-from vmcore.tlb import Translation, TranslationBuffer, allows
+from vmcore.cpu.tlb import Translation, TranslationBuffer, allows
+from vmcore.paging.rights import CACHED, CLEAN, EXECUTE, READ, SHARED, WRITE
 
 SLOTS, SHIFT, LARGE = 16, 12, 16
 READ_ONLY, CLEAN_PAGE, OPEN = READ | EXECUTE, READ | WRITE | CLEAN, READ | WRITE

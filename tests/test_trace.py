@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vmcore.errors import TraceError, VmcoreError
-from vmcore.trace import ALLOC, FREE, NO_WINDOW, PURGE, read_trace
+from vmcore.texts.trace import ALLOC, FREE, NO_WINDOW, PURGE, read_trace
 
 START = 0xFFFFC90000000000
 WINDOW = "vstart=0xffffc90000000000 vend=0xffffe8ffffffffff"

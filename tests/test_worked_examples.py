@@ -8,7 +8,7 @@ set_pte_ext of proc-arm926.S, proc-xscale.S, proc-v6.S and proc-v7.S.
 import numpy as np
 import pytest
 from attrs import evolve
-from vmcore_arches.armv5 import XSCALE
+from vmcore_arches.arm.armv5 import XSCALE
 
 from tests.slow_walker import ROOT, Bench
 from vmcore.architecture import LayoutRequest

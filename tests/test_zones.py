@@ -8,9 +8,9 @@ from tests.synthetic import PLAIN
 from vmcore.architecture import LayoutRequest, Zone
 from vmcore.errors import BrokenInvariant, ConfigurationError, OutOfMemory
 from vmcore.flags import GFP, GFP_KERNEL
-from vmcore.memory import PhysicalMemory
+from vmcore.memory.physical import PhysicalMemory
+from vmcore.memory.zones import PageAllocator, gfp_zone
 from vmcore.units import Bank
-from vmcore.zones import PageAllocator, gfp_zone
 
 MIB = 1 << 20
 #: Frames 0x800-0xfff DMA (the kernel is below), 0x1000-0x1fff NORMAL, 0x2000-0x3fff HIGHMEM.
@@ -266,7 +266,7 @@ def test_check_finds(damage):
 
 
 def test_single_frees_stay_in_order_when_they_join_the_stack(monkeypatch):
-    monkeypatch.setattr("vmcore.zones._RECENT", 3)
+    monkeypatch.setattr("vmcore.memory.zones._RECENT", 3)
     pages = allocator()
     got = pages.alloc(40, GFP_KERNEL, -1)
     for frame in got[:10]:

@@ -1,6 +1,6 @@
 """The script ``vmcore`` and ``python -m vmcore``: the command line, as a process of its own."""
 
-from vmcore.signals import end_on_signals
+from vmcore.system.signals import end_on_signals
 
 
 def run() -> None:

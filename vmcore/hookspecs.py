@@ -19,7 +19,7 @@ import numpy as np
 import pluggy
 
 from vmcore.architecture import Architecture
-from vmcore.flushes import Flush
+from vmcore.events import Flush
 
 #: (major, minor). A plugin's ``vmcore_api`` must have this major and no newer minor.
 API_VERSION: Final = (1, 1)
@@ -28,7 +28,7 @@ PROJECT: Final = "vmcore"
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
-# The kernel that a symbol is handed is a `vmcore.machine.Machine`, which stands a floor above the contract.
+# The kernel that a symbol is handed is a `vmcore.machine.machine.Machine`; it stands floors above the contract.
 FlushSymbol: TypeAlias = Callable[[Any, int, int, int], None]
 SyncSymbol: TypeAlias = Callable[[Any], None]
 FaultSymbol: TypeAlias = Callable[[Any, int, int, int], bool]

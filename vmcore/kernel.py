@@ -9,12 +9,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from vmcore import registry as plugins
 from vmcore.architecture import Architecture, Level, LinearMap
-from vmcore.arealist import VmStruct
-from vmcore.coherence import Checker
-from vmcore.elf import Note
-from vmcore.elfcore import write_core
+from vmcore.coherence.checker import Checker
+from vmcore.dump.elf_headers import Note
+from vmcore.dump.save import write_core
 from vmcore.errors import (
     ArgumentError,
     BrokenInvariant,
@@ -23,19 +21,21 @@ from vmcore.errors import (
     OutOfMemory,
     VmcoreError,
 )
-from vmcore.explain import explain, vmallocinfo
 from vmcore.flags import ANY_NODE, GFP_PGTABLE, NO_FRAME, VM
-from vmcore.link import assemble
-from vmcore.machine import mutating
-from vmcore.memory import PhysicalMemory
-from vmcore.mm import Mm
-from vmcore.output import Output
-from vmcore.registry import Registry
-from vmcore.selection import select
-from vmcore.slab import Slab
-from vmcore.vmalloc import Vmalloc
-from vmcore.vmcoreinfo import write_vmcoreinfo
-from vmcore.zones import PageAllocator
+from vmcore.linking import registry as plugins
+from vmcore.linking.link import assemble
+from vmcore.linking.registry import Registry
+from vmcore.linking.selection import select
+from vmcore.machine.machine import mutating
+from vmcore.memory.physical import PhysicalMemory
+from vmcore.memory.slab import Slab
+from vmcore.memory.zones import PageAllocator
+from vmcore.paging.explain import explain, vmallocinfo
+from vmcore.paging.mm import Mm
+from vmcore.placement.arealist import VmStruct
+from vmcore.port.vmalloc import Vmalloc
+from vmcore.system.output import Output
+from vmcore.texts.vmcoreinfo import write_vmcoreinfo
 
 _VPAGES = int(VM.VPAGES)
 
@@ -81,7 +81,7 @@ class Kernel(Vmalloc):
     ) -> None:
         """Boot.
 
-        What is not given comes from the environment or a configuration file, see `vmcore.selection`.
+        What is not given comes from the environment or a configuration file, see `vmcore.linking.selection`.
 
         Args:
             arch: a name, or a record that need not be installed.
@@ -314,7 +314,7 @@ class Kernel(Vmalloc):
     # ---- for people, and other tools
 
     def save(self, path: str | PathLike[str] | Output) -> None:
-        """Write RAM as a sparse ELF core with a VMCOREINFO note (see `vmcore.elfcore`); all of it or nothing.
+        """Write RAM as a sparse ELF core with a VMCOREINFO note (see `vmcore.dump.save`); all of it or nothing.
 
         Args:
             path: of the file, which is replaced if it exists; an `Output` knows which files it must not replace.

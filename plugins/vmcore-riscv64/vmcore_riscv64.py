@@ -17,7 +17,7 @@ from vmcore.hookspecs import FlushSymbol
 from vmcore.units import format_size
 
 if TYPE_CHECKING:
-    from vmcore.machine import Machine
+    from vmcore.machine.machine import Machine
 
 vmcore_api = (1, 1)
 

@@ -17,7 +17,7 @@ import pytest
 from vmcore import Kernel, flags
 from vmcore.replay import replay
 from vmcore.samples import open_sample
-from vmcore.trace import read_trace
+from vmcore.texts.trace import read_trace
 
 ORACLE = os.environ.get("VMCORE_ORACLE")
 PAIR = re.compile(r"bench vmalloc\+vfree \d+ pages: ([\d.]+) ns per pair")

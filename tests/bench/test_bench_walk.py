@@ -14,10 +14,10 @@ import pytest
 from tests.dumps import core
 from vmcore import Kernel
 from vmcore.dump import open_dump
-from vmcore.mappings import find_mappings
-from vmcore.mappings_runs import merge
-from vmcore.mmu import Mmu
-from vmcore.registry import load
+from vmcore.linking.registry import load
+from vmcore.paging.mappings import find_mappings
+from vmcore.paging.mmu import Mmu
+from vmcore.paging.runs import merge
 
 PAGES = 262_144
 START = 0xFFFFC90000000000

@@ -19,12 +19,12 @@ from attrs import field, frozen
 from click.testing import CliRunner
 
 from tests.fuzz import mutate
-from vmcore import golden, samples
-from vmcore.audit import audit
+from vmcore import samples
 from vmcore.cli import COMMANDS, main
 from vmcore.cli.dump_options import parse_address, parse_range
 from vmcore.dump import open_dump
-from vmcore.dump_root import find_root, read_vmcoreinfo
+from vmcore.dump.audit.audit import audit
+from vmcore.dump.root import find_root, read_vmcoreinfo
 from vmcore.errors import (
     ArgumentError,
     ConfigurationError,
@@ -35,14 +35,15 @@ from vmcore.errors import (
     UnitError,
     VmcoreError,
 )
-from vmcore.lines import read_lines
-from vmcore.mmu import Mmu
-from vmcore.opscript import ScriptRun
-from vmcore.procfs import read_vmallocinfo
-from vmcore.registry import load
-from vmcore.selection import KEYS, PREFIX, select
-from vmcore.trace import ALLOC, FREE, read_trace
-from vmcore.trace_text import FIELDS
+from vmcore.linking.registry import load
+from vmcore.linking.selection import KEYS, PREFIX, select
+from vmcore.paging.mmu import Mmu
+from vmcore.testing import golden
+from vmcore.testing.opscript import ScriptRun
+from vmcore.texts.lines import read_lines
+from vmcore.texts.trace import ALLOC, FREE, read_trace
+from vmcore.texts.tracepoints import FIELDS
+from vmcore.texts.vmallocinfo import read_vmallocinfo
 from vmcore.units import format_size, parse_ram, parse_size
 
 CORPUS = Path(__file__).with_name("corpus")
@@ -134,7 +135,7 @@ _EVENTS = (*FIELDS, b"CPU:0 [LOST 7 EVENTS]", b"# entries-in-buffer/entries-writ
 _TEXT = r"in(:[0-9]+)?: "
 
 
-@reader(TraceError, place=_TEXT, mutation=mutate.text(_EVENTS), covers=["trace.read_trace"])
+@reader(TraceError, place=_TEXT, mutation=mutate.text(_EVENTS), covers=["texts.trace.read_trace"])
 def trace(data):
     found = read_trace(io.BytesIO(data), "in")
     events = found.events
@@ -160,7 +161,7 @@ def trace(data):
 _AREAS = mutate.text([b" pages=3", b" phys=0xfee00000", b" ioremap", b" vmalloc", b" N0=3", b" vm_map_ram"])
 
 
-@reader(TraceError, place=_TEXT, mutation=_AREAS, covers=["procfs.read_vmallocinfo"])
+@reader(TraceError, place=_TEXT, mutation=_AREAS, covers=["texts.vmallocinfo.read_vmallocinfo"])
 def vmallocinfo(data):
     for entry in read_vmallocinfo(io.BytesIO(data), "in"):
         assert 0 <= entry.start < entry.end <= WORD
@@ -175,7 +176,9 @@ def _tables():
     return open_dump(CORPUS / "files" / "core")
 
 
-@reader(TraceError, ArgumentError, place=rf"{_TEXT}|vmallocinfo: ", mutation=_AREAS, covers=["audit.audit"])
+@reader(
+    TraceError, ArgumentError, place=rf"{_TEXT}|vmallocinfo: ", mutation=_AREAS, covers=["dump.audit.audit.audit"]
+)
 def areas(data):
     """Read vmallocinfo, and audit it against tables."""
     mmu = Mmu(registry().get("i386"), _tables(), 0x1000)
@@ -189,7 +192,7 @@ def areas(data):
     TraceError,
     place=_TEXT,
     mutation=mutate.packed(mutate.text()),
-    covers=["lines.read_lines"],
+    covers=["texts.lines.read_lines"],
 )
 def packed_text(data):
     for line in read_lines(io.BytesIO(data), "in"):
@@ -200,7 +203,7 @@ def packed_text(data):
     RootError,
     place=FILE + ": ",
     mutation=mutate.text([b"SYMBOL(swapper_pg_dir)=", b"NUMBER(phys_base)=", b"PAGESIZE=4096\n", b"-0x1"]),
-    covers=["dump_root.read_vmcoreinfo"],
+    covers=["dump.root.read_vmcoreinfo"],
 )
 def vmcoreinfo(data):
     with lent(data) as path:
@@ -256,13 +259,18 @@ def _walk(dump):
 _DUMP = r"(/proc/self/fd/[0-9]+|in)(, offset 0x[0-9a-f]+)?: found "
 
 
-@reader(DumpError, place=_DUMP, mutation=mutate.binary(300), covers=["dump.open_dump", "dump_elf.read_elf"])
+@reader(
+    DumpError,
+    place=_DUMP,
+    mutation=mutate.binary(300),
+    covers=["dump.store.open_dump", "dump.formats.elf.read_elf"],
+)
 def elf(data):
     with lent(data) as path, open_dump(path, name="in") as dump:
         _look_at(dump)
 
 
-@reader(DumpError, place=_DUMP, mutation=mutate.binary(120), covers=["dump_lime.read_lime"])
+@reader(DumpError, place=_DUMP, mutation=mutate.binary(120), covers=["dump.formats.lime.read_lime"])
 def lime(data):
     with lent(data) as path, open_dump(path, format="lime", name="in") as dump:
         _look_at(dump)
@@ -273,7 +281,7 @@ def lime(data):
     UnitError,
     place=rf"{_DUMP}|base: |ram",
     mutation=mutate.text([b"raw", b"flat", b"-", b",", b"4G", b"0x1000"]),
-    covers=["dump_raw.read_raw", "dump_raw.read_flat"],
+    covers=["dump.formats.raw.read_raw", "dump.formats.raw.read_flat"],
 )
 def raw(data):
     """Read a raw image; the first line has its format, base and banks."""
@@ -287,13 +295,13 @@ def raw(data):
         _look_at(dump)
 
 
-@reader(DumpError, place=_DUMP, mutation=mutate.binary(16), covers=["dump_formats.refuse_unknown"])
+@reader(DumpError, place=_DUMP, mutation=mutate.binary(16), covers=["dump.formats.refused.refuse_unknown"])
 def other_formats(data):
     with lent(data) as path, open_dump(path, name="in") as dump:
         _look_at(dump)
 
 
-@reader(DumpError, place=_DUMP, mutation=mutate.packed(mutate.binary(300)), covers=["dump_file.map_file"])
+@reader(DumpError, place=_DUMP, mutation=mutate.packed(mutate.binary(300)), covers=["dump.mapped_file.map_file"])
 def packed_dump(data):
     with lent(data) as path, open_dump(path, name="in") as dump:
         _look_at(dump)
@@ -303,7 +311,7 @@ def packed_dump(data):
     DumpError,
     place=_DUMP,
     mutation=mutate.binary(1100),
-    covers=["dump_cpus.root_by_cpus", "dump_root.find_root", "dump_root.find_vmcoreinfo"],
+    covers=["dump.cpu_notes.root_by_cpus", "dump.root.find_root", "dump.root.find_vmcoreinfo"],
 )
 def notes(data):
     with lent(data) as path, open_dump(path, name="in") as dump:
@@ -388,7 +396,9 @@ _TOML = mutate.text([
 ])  # fmt: skip
 
 
-@reader(ConfigurationError, place=r"vmcore\.toml(:[0-9]+)?: |/", mutation=_TOML, covers=["selection.select"])
+@reader(
+    ConfigurationError, place=r"vmcore\.toml(:[0-9]+)?: |/", mutation=_TOML, covers=["linking.selection.select"]
+)
 def configuration(data):
     _folder()
     Path("vmcore.toml").write_bytes(data)
@@ -431,7 +441,12 @@ def environment(data):
 _OPS = [*(name.encode() for name in ScriptRun._HANDLERS), b"$0", b"$1", b"keep", b"ULONG_MAX", b"VMALLOC_END"]
 
 
-@reader(GoldenError, place=FILE + r":([0-9]+:)? ", mutation=mutate.json_lines(_OPS), covers=["golden.read_bundle"])
+@reader(
+    GoldenError,
+    place=FILE + r":([0-9]+:)? ",
+    mutation=mutate.json_lines(_OPS),
+    covers=["testing.golden.read_bundle"],
+)
 def bundle(data):
     with lent(data) as path:
         tally = golden.replay_file(path, registry())

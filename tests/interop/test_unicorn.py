@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vmcore.dump import open_dump
-from vmcore.dump_root import find_root
+from vmcore.dump.root import find_root
 from vmcore.flags import VM
 
 pytest.importorskip("unicorn", reason="unicorn is not installed (pip install vmcore[interop])")

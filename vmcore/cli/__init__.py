@@ -99,7 +99,7 @@ def _refusals() -> Iterator[None]:
         yield
     except click.UsageError as error:  # click prints it
         raise click.UsageError(printable(error.format_message()), error.ctx) from None
-    except KeyboardInterrupt:  # where main() is called by another program; see vmcore.signals
+    except KeyboardInterrupt:  # where main() is called by another program; see vmcore.system.signals
         with suppress(OSError):
             echo("vmcore: interrupted", err=True)
         raise click.exceptions.Exit(130) from None

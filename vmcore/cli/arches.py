@@ -34,12 +34,12 @@ from vmcore.architecture import Architecture, Layout, LayoutRequest, Level, Wind
 from vmcore.cli.console import Console, write_json
 from vmcore.cli.options import machine_options
 from vmcore.errors import VmcoreError
-from vmcore.registry import Registry, load
+from vmcore.linking.registry import Registry, load
 from vmcore.units import format_size
 from vmcore.wording import counted
 
 if TYPE_CHECKING:
-    from vmcore.selection import Selection
+    from vmcore.linking.selection import Selection
 
 Facts = dict[str, Any]
 Line = tuple[str, str, str]  # style, indent, text

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vmcore import audit, samples
+from vmcore import samples
 from vmcore.cli.console import Console, write_json
 from vmcore.cli.dump_options import Source, dump_options, parse_range, tell
 from vmcore.cli.inputs import open_input
 from vmcore.cli.options import files
-from vmcore.procfs import read_vmallocinfo
+from vmcore.dump.audit import audit
+from vmcore.texts.vmallocinfo import read_vmallocinfo
 from vmcore.wording import counted
 
 if TYPE_CHECKING:

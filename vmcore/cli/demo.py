@@ -34,12 +34,12 @@ from vmcore.cli.coherence_text import told_report
 from vmcore.cli.console import Console, write_json
 from vmcore.cli.options import machine_options
 from vmcore.cli.output import echo
-from vmcore.scenes import SCENES, Performance, Play, perform
-from vmcore.scenes_stage import EntryView, Step, View, quoted
+from vmcore.scenes.catalogue import SCENES, Performance, Play, perform
+from vmcore.scenes.stage import EntryView, Step, View, quoted
 from vmcore.wording import counted
 
 if TYPE_CHECKING:
-    from vmcore.selection import Selection
+    from vmcore.linking.selection import Selection
 
 Line = tuple[str, str]  # style, text
 _WIDTH = 100

@@ -16,15 +16,15 @@ from vmcore.architecture import Architecture
 from vmcore.cli.inputs import sample_name
 from vmcore.cli.options import machine_options
 from vmcore.cli.output import echo
-from vmcore.dump import FORMATS, Dump, open_dump
-from vmcore.dump_fit import Root, misfits
-from vmcore.dump_root import find_root, find_vmcoreinfo, read_vmcoreinfo
+from vmcore.dump.identify import Root, misfits
+from vmcore.dump.root import find_root, find_vmcoreinfo, read_vmcoreinfo
+from vmcore.dump.store import FORMATS, Dump, open_dump
 from vmcore.errors import ConfigurationError, UnitError
-from vmcore.mmu import Mmu
-from vmcore.registry import load
-from vmcore.selection import Selection
+from vmcore.linking.registry import load
+from vmcore.linking.selection import Selection
+from vmcore.paging.mmu import Mmu
+from vmcore.texts.vmcoreinfo import VmcoreInfo
 from vmcore.units import Bank, parse_ram, parse_size
-from vmcore.vmcoreinfo import VmcoreInfo
 
 Function = Callable[..., Any]
 

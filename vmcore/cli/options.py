@@ -11,7 +11,7 @@ import click
 from vmcore.cli.inputs import sample_name
 from vmcore.cli.output import echo
 from vmcore.errors import ConfigurationError
-from vmcore.output import Input, Output, refuse_redirected
+from vmcore.system.output import Input, Output, refuse_redirected
 
 Function = Callable[..., Any]
 
@@ -29,7 +29,7 @@ _OPTIONS: dict[str, Callable[[Function], Function]] = {
 def machine_options(*names: str, need_arch: bool = True) -> Callable[[Function], Function]:
     """Decorate a command with the options *names* (default: all); it is called with ``selection=``.
 
-    What an option does not give comes from the environment or the file, see `vmcore.selection`. Without
+    What an option does not give comes from the environment or the file, see `vmcore.linking.selection`. Without
     "arch" among *names*, or ``need_arch``, no architecture needs to be chosen.
     """
     chosen = names or tuple(_OPTIONS)
@@ -37,7 +37,7 @@ def machine_options(*names: str, need_arch: bool = True) -> Callable[[Function],
     def decorate(function: Function) -> Function:
         @wraps(function)
         def command(*args: Any, **kwargs: Any) -> Any:
-            from vmcore.selection import select  # noqa: PLC0415  # keeps attrs and cattrs out of --help
+            from vmcore.linking.selection import select  # noqa: PLC0415  # keeps attrs and cattrs out of --help
 
             given = {name: kwargs.pop(name) for name in chosen}
             if "block" in given:
@@ -71,7 +71,7 @@ def files(*inputs: str, output: str | None = None, stdout_is_free: bool = False)
             read: list[Input] = list(_paths(kwargs[name] for name in inputs))
             refuse_redirected(read)
             if output is not None and kwargs[output] is not None:
-                from vmcore.selection import find_file  # noqa: PLC0415  # keeps attrs and cattrs out of --help
+                from vmcore.linking.selection import find_file  # noqa: PLC0415  # keeps attrs and cattrs out of --help
 
                 path = "/dev/stdout" if kwargs[output] == "-" else kwargs[output]
                 configuration = find_file()

@@ -21,15 +21,15 @@ from vmcore.cli.options import files, machine_options
 from vmcore.cli.replay_text import print_report
 from vmcore.errors import ConfigurationError
 from vmcore.kernel import Kernel
-from vmcore.output import Output
-from vmcore.procfs import read_vmallocinfo
-from vmcore.replay import replay
-from vmcore.signals import undone_on_signal
-from vmcore.trace import read_trace
+from vmcore.replay.run import replay
+from vmcore.system.output import Output
+from vmcore.system.signals import undone_on_signal
+from vmcore.texts.trace import read_trace
+from vmcore.texts.vmallocinfo import read_vmallocinfo
 from vmcore.units import parse_size
 
 if TYPE_CHECKING:
-    from vmcore.selection import Selection
+    from vmcore.linking.selection import Selection
 
 _PATIENCE = 1.0  # seconds without a progress bar
 

@@ -14,14 +14,14 @@ from attrs import evolve
 from vmcore.cli import COMMANDS
 from vmcore.cli.coherence_text import told_report
 from vmcore.errors import LayoutError
-from vmcore.replay_report import REASONS, SKIPPED, Report, Space
+from vmcore.replay.report import REASONS, SKIPPED, Report, Space
 from vmcore.units import format_size
 from vmcore.wording import counted
 
 if TYPE_CHECKING:
     from vmcore.cli.console import Console
     from vmcore.kernel import Kernel
-    from vmcore.selection import Selection
+    from vmcore.linking.selection import Selection
 
 Line = tuple[str, str]  # style, text
 _WIDTH = 79

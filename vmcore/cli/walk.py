@@ -11,8 +11,9 @@
   names and tables (the entries above it, root first, without addresses); a missing table: physical, level, start
   and last.
 
-``--csv`` has the same columns. ``--npz`` has the arrays of `vmcore.mappings.Mappings` (or of `vmcore.mmu.Walks`),
-missing tables as ``missing_*``, and a row of ``paths`` for each set of tables above, 0 where there are no more.
+``--csv`` has the same columns. ``--npz`` has the arrays of `vmcore.paging.mappings.Mappings`, or of
+`vmcore.paging.mmu.Walks`, missing tables as ``missing_*``, and a row of ``paths`` for each set of tables above, 0
+where there are no more.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ from vmcore.cli.console import Console, write_json
 from vmcore.cli.dump_options import Source, dump_options, parse_address, parse_range, tell
 from vmcore.cli.options import files, one_of
 from vmcore.errors import ConfigurationError
-from vmcore.lines import read_lines
-from vmcore.mappings import LIMIT, find_mappings
-from vmcore.mmu import End
-from vmcore.output import Output
+from vmcore.paging.mappings import LIMIT, find_mappings
+from vmcore.paging.mmu import End
+from vmcore.system.output import Output
+from vmcore.texts.lines import read_lines
 from vmcore.wording import counted
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from vmcore.architecture import Level
 from vmcore.cli.console import Console
 from vmcore.cli.dump_options import Source
 from vmcore.cli.output import echo, echo_lines
-from vmcore.mappings import Mappings
-from vmcore.mappings_runs import Runs, merge, repeats
-from vmcore.mmu import End, Mmu, Walk, Walks
+from vmcore.paging.mappings import Mappings
+from vmcore.paging.mmu import End, Mmu, Walk, Walks
+from vmcore.paging.runs import Runs, merge, repeats
 from vmcore.units import format_size
 from vmcore.wording import counted
 

@@ -13,6 +13,8 @@ from attrs import fields, frozen
 
 from vmcore.errors import VmcoreError
 
+_DATA = files(__name__).joinpath("data")
+
 
 @frozen
 class Sample:
@@ -145,7 +147,7 @@ def describe_dump(name: str) -> DumpSample:
 
 
 def open_sample(name: str) -> BinaryIO:
-    """Open the trace of a sample, compressed by xz, as ``vmcore.trace.read_trace`` takes it.
+    """Open the trace of a sample, compressed by xz, as ``vmcore.texts.trace.read_trace`` takes it.
 
     Args:
         name: One of ``names()``.
@@ -177,7 +179,7 @@ def open_vmallocinfo(name: str) -> BinaryIO:
 
 @contextmanager
 def dump_file(name: str) -> Iterator[Path]:
-    """Lend the ELF core of a dump, compressed by xz, as ``vmcore.dump.open_dump`` takes it.
+    """Lend the ELF core of a dump, compressed by xz, as ``vmcore.dump.store.open_dump`` takes it.
 
     Args:
         name: One of ``dumps()``.
@@ -188,7 +190,7 @@ def dump_file(name: str) -> Iterator[Path]:
     Raises:
         VmcoreError: No dump has this name.
     """
-    with as_file(files(__name__).joinpath(f"{describe_dump(name).name}.elf.xz")) as path:
+    with as_file(_DATA.joinpath(f"{describe_dump(name).name}.elf.xz")) as path:
         yield path
 
 
@@ -209,15 +211,15 @@ def open_vmcoreinfo(name: str) -> BinaryIO:
 
 def paths(name: str) -> tuple[Path, ...]:
     """Return the files of a sample; none if the package is not a folder of files."""
-    return tuple(path for path in Path(__file__).parent.glob("*") if path.name.startswith(f"{name}."))
+    return tuple(path for path in (Path(__file__).parent / "data").glob("*") if path.name.startswith(f"{name}."))
 
 
 def _open(name: str, suffix: str) -> BinaryIO:
-    return cast(BinaryIO, files(__name__).joinpath(f"{name}.{suffix}").open("rb"))
+    return cast(BinaryIO, _DATA.joinpath(f"{name}.{suffix}").open("rb"))
 
 
 def _manifest(file: str, record: type[Record]) -> dict[str, Record]:
-    return read_manifest(files(__name__).joinpath(file).read_bytes(), file, record)
+    return read_manifest(_DATA.joinpath(file).read_bytes(), file, record)
 
 
 @cache

@@ -12,8 +12,8 @@ from vmcore_riscv64 import RISCV64, flush_tlb_kernel_range
 
 from vmcore.architecture import LayoutRequest, Window
 from vmcore.errors import LayoutError
-from vmcore.link import link
-from vmcore.registry import load
+from vmcore.linking.link import link
+from vmcore.linking.registry import load
 from vmcore.units import Bank
 
 PGD, PMD, PTE = RISCV64.levels

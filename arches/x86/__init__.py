@@ -1,0 +1,1 @@
+"""The x86 family: i386, i386 with PAE, and x86_64."""

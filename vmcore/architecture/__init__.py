@@ -1,0 +1,33 @@
+"""The record that describes a machine: what the C file takes from ``asm/`` headers, as data.
+
+To add a machine, write one `Architecture` and return it from a ``vmcore_architectures`` hook:
+
+0. *Names*: ``name``, and as ``aliases`` what uname and distributions call the machine: an error translates them.
+1. *Geometry*: ``word_bits``, ``page_shift`` and the real ``levels`` from root to leaf. A level that the
+   kernel folds is simply absent. Levels are named as the kernel names them and must tile the address.
+2. *Encoding*, per level: where the frame sits in an entry (``frame``), what is none, present and bad, and
+   which flags a table entry gets. Bits are those Linux tests and writes.
+3. *Protections*: ``page_kernel``, and ``page_kernel_exec`` if the machine defines it.
+4. *Memory*: ``zones`` and a ``layout`` function from RAM, ``vmalloc=`` and platform to a `Layout`.
+5. *Hardware view*, only where the MMU sees other tables, wider frames or more leaves than Linux does.
+6. What is behaviour and not data (flushes, ``vmalloc_sync_all``, ``vmalloc_fault``): link hooks, see
+   `vmcore.hookspecs`.
+
+Sources: include/asm-*/pgtable*.h, page.h; include/linux/mmzone.h, vmalloc.h; mm/vmalloc.c:566, :587.
+"""
+
+from __future__ import annotations
+
+from vmcore.architecture.fields import Flags, Pairs
+from vmcore.architecture.hardware import Cache, HardwareView, LinearMap, Mirror, Tlb
+from vmcore.architecture.identity import CpuNote, KernelImage
+from vmcore.architecture.layout import Layout, LayoutRequest, Window, Zone, cut_banks
+from vmcore.architecture.levels import ALWAYS, Access, Leaf, Level, Segment, Words
+from vmcore.architecture.record import Architecture
+
+#: Everything a record is made of; plugins find it here.
+__all__ = [
+    "ALWAYS", "Access", "Architecture", "Cache", "CpuNote", "Flags", "HardwareView", "KernelImage", "Layout",
+    "LayoutRequest", "Leaf", "Level", "LinearMap", "Mirror", "Pairs", "Segment", "Tlb", "Window", "Words", "Zone",
+    "cut_banks",
+]  # fmt: skip

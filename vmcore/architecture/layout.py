@@ -1,0 +1,118 @@
+"""Where everything is on one machine: zones, windows, RAM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from attrs import field, frozen
+
+from vmcore.architecture.fields import typed
+from vmcore.units import Bank, format_size
+
+
+@frozen(field_transformer=typed)
+class Zone:
+    """A zone of physical memory, in zone order; frames below ``below`` bytes (None: the rest).
+
+    HIGHMEM, where it is declared, is what the linear map does not reach; the zones before it end there.
+    """
+
+    name: str
+    below: int | None = None
+
+
+@frozen(field_transformer=typed)
+class Window:
+    """Virtual addresses ``start <= va < end``."""
+
+    start: int
+    end: int
+
+    @property
+    def size(self) -> int:
+        """Bytes in the window."""
+        return self.end - self.start
+
+
+@frozen(kw_only=True)
+class LayoutRequest:
+    """What a `Layout` is asked for.
+
+    Attributes:
+        ram: bytes, to be placed where the platform's RAM begins, or banks.
+        vmalloc: bytes of ``vmalloc=``, or None.
+        platform: a name from ``Architecture.platforms``, or None for the first.
+    """
+
+    ram: int | tuple[Bank, ...]
+    vmalloc: int | None = None
+    platform: str | None = None
+
+    def banks(self, phys_offset: int) -> tuple[Bank, ...]:
+        """Return the banks; a plain size becomes one bank at ``phys_offset``."""
+        if isinstance(self.ram, int):
+            return (Bank(phys_offset, phys_offset + self.ram),)
+        return self.ram
+
+
+def as_banks(value: Iterable[Bank]) -> tuple[Bank, ...]:
+    """Make banks a tuple."""
+    return tuple(value)
+
+
+@frozen(kw_only=True, field_transformer=typed)
+class Layout:
+    """Where everything is on one machine.
+
+    Attributes:
+        page_offset: PAGE_OFFSET, first virtual address of the linear map.
+        phys_offset: PHYS_OFFSET, the physical address mapped there.
+        lowmem_end: physical end of what the linear map reaches.
+        vmalloc_start: VMALLOC_START.
+        vmalloc_end: VMALLOC_END, exactly as the C file sees it (some headers give the last byte).
+        modules: the window modules are loaded in; None where ``module_alloc`` is ``vmalloc_exec``.
+        swapper_pg_dir: physical address of init_mm's root table.
+        kernel_end: frames below it hold the kernel and are never handed out.
+        first_kernel_pgd: index of the first root entry that a new mm copies from init_mm.
+        banks: RAM in use, after cuts.
+        notes: log lines about RAM that could not be used.
+        regions: other named windows, for people.
+        shared_kernel_tables: processes share the tables below the kernel's root entries (SHARED_KERNEL_PMD);
+            else those that are pre-built are copied for each.
+    """
+
+    page_offset: int
+    phys_offset: int
+    lowmem_end: int
+    vmalloc_start: int
+    vmalloc_end: int
+    swapper_pg_dir: int
+    kernel_end: int
+    first_kernel_pgd: int
+    banks: tuple[Bank, ...] = field(converter=as_banks)
+    modules: Window | None = None
+    notes: tuple[str, ...] = ()
+    regions: tuple[tuple[str, Window], ...] = ()
+    shared_kernel_tables: bool = True
+
+    @property
+    def high_memory(self) -> int:
+        """First virtual address above the linear map."""
+        return self.lowmem_end - self.phys_offset + self.page_offset
+
+    @property
+    def vmalloc(self) -> Window:
+        """The vmalloc window, [VMALLOC_START, VMALLOC_END)."""
+        return Window(self.vmalloc_start, self.vmalloc_end)
+
+
+def cut_banks(banks: tuple[Bank, ...], end: int, reason: str) -> tuple[tuple[Bank, ...], tuple[str, ...]]:
+    """Drop RAM at and above ``end``; say so in a log line, as kernels do.
+
+    Returns:
+        The banks that are left and the log lines (none if nothing was cut).
+    """
+    kept = tuple(Bank(b.start, min(b.end, end)) for b in banks if b.start < end)
+    lost = sum(b.size for b in banks) - sum(b.size for b in kept)
+    note = (f"<4>Warning: {format_size(lost)} of RAM above {end:#x} cannot be used: {reason}.\n",)
+    return kept, note if lost else ()

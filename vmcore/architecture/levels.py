@@ -1,0 +1,216 @@
+"""A level of the page tables and the encoding of its entries, Linux' or the MMU's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from attrs import field, frozen
+
+from vmcore.architecture.fields import Flags, Pairs, as_flags, as_ints, as_pairs, typed
+
+Words = np.ndarray[tuple[int], np.dtype[np.unsignedinteger]]
+ALWAYS: Pairs = ((0, 0),)
+
+
+@frozen(field_transformer=typed)
+class Segment:
+    """A run of address bits inside an entry: ``width`` bits from ``entry_bit`` are address bits from
+    ``address_bit`` up.
+    """  # noqa: D205
+
+    entry_bit: int
+    width: int
+    address_bit: int
+
+    @property
+    def entry_mask(self) -> int:
+        """The bits of the entry the segment occupies."""
+        return ((1 << self.width) - 1) << self.entry_bit
+
+
+def as_segments(value: Iterable[Segment | tuple[int, int, int]]) -> tuple[Segment, ...]:
+    """Make segments of triples (entry bit, width, address bit)."""
+    return tuple(s if isinstance(s, Segment) else Segment(*s) for s in value)
+
+
+def _encode_array(frame: tuple[Segment, ...], addresses: np.ndarray, flags: int) -> np.ndarray:
+    """Put physical addresses (bytes, uint64, shape ``(n,)``) into a frame field, and flags beside it; uint64."""
+    out = np.full(len(addresses), flags, np.uint64)
+    for s in frame:
+        part = addresses >> np.uint64(s.address_bit) & np.uint64((1 << s.width) - 1)
+        out |= part << np.uint64(s.entry_bit)
+    return out
+
+
+@frozen(kw_only=True, field_transformer=typed)
+class Access:
+    """What an entry lets privileged code do, and what the MMU writes into it.
+
+    A pair (mask, value) holds where ``entry & mask == value``; one of several pairs must hold, and none never
+    does. A right needs every entry of a walk; the other pairs ask the entry that maps the page.
+
+    Attributes:
+        read: pairs that let it load.
+        write: pairs that let it store.
+        execute: pairs that let it fetch.
+        shared: pairs of pages that are in every address space (x86: global; ARM: not nG).
+        cached: pairs of pages that may be in a data cache.
+        write_back: pairs of cached pages whose stores stay in the cache until they are written back.
+        accessed: bits the MMU sets in an entry it uses.
+        dirty: bits it sets in the entry of a page that is written.
+        reserved: bits that fault when set.
+        domain: the lowest of four bits that name the entry's domain; None: it has none.
+    """
+
+    read: Pairs = field(default=ALWAYS, converter=as_pairs)
+    write: Pairs = field(default=ALWAYS, converter=as_pairs)
+    execute: Pairs = field(default=ALWAYS, converter=as_pairs)
+    shared: Pairs = field(default=(), converter=as_pairs)
+    cached: Pairs = field(default=ALWAYS, converter=as_pairs)
+    write_back: Pairs = field(default=ALWAYS, converter=as_pairs)
+    accessed: int = 0
+    dirty: int = 0
+    reserved: int = 0
+    domain: int | None = None
+
+
+@frozen(field_transformer=typed)
+class Leaf:
+    """An entry that maps memory itself: ``entry & mask == value`` maps ``1 << shift`` bytes.
+
+    ``access`` is what it allows; None: as the level's.
+    """
+
+    name: str
+    mask: int
+    value: int
+    shift: int
+    frame: tuple[Segment, ...] = field(converter=as_segments)
+    access: Access | None = None
+
+    def encode_array(self, addresses: np.ndarray, flags: int) -> np.ndarray:
+        """Make entries for many physical addresses; see `_encode_array`."""
+        return _encode_array(self.frame, addresses, flags)
+
+
+def as_leaves(value: Iterable[Leaf]) -> tuple[Leaf, ...]:
+    """Make leaves a tuple."""
+    return tuple(value)
+
+
+@frozen(kw_only=True, field_transformer=typed)
+class Level:
+    """One level of the page tables, and the encoding of its entries.
+
+    Attributes:
+        name: the kernel's name of it: "pgd", "p4d", "pud", "pmd", "pte".
+        shift: log2 of the bytes one entry covers.
+        bits: log2 of the number of entries.
+        entry_bytes: bytes of one entry, repeated words included.
+        frame: where the physical address of the next table (or of the page, at the last level) sits.
+        repeat: for each further word of an entry, what it adds to the first.
+        none_mask: an entry is none when all these bits are clear (default: every bit of the word).
+        present_mask: an entry is present when any of these bits is set.
+        missing_mask: a table is allocated when all these bits are clear: ``none_mask`` (p?d_none) or
+            ``present_mask`` (p?d_present); default ``none_mask``.
+        bad_mask: with ``good_value``, p?d_bad: ``entry & bad_mask != good_value``. 0/0 is never bad.
+        good_value: see ``bad_mask``.
+        table_flags: bits of an entry that points to a table.
+        leaves: large pages (or, at the last level, page kinds) as the walker recognises them.
+        prebuilt: the tables below the kernel's entries exist since boot; vmalloc never makes them.
+        offset: byte offset of the entries inside their table page.
+        error_name: the level's name in "bad ..." log lines, where the kernel uses another.
+        flag_names: names of the bits, for people.
+        access: what the MMU lets privileged code do by its entries; matters at the hardware's levels.
+    """
+
+    name: str
+    shift: int
+    bits: int
+    entry_bytes: int
+    frame: tuple[Segment, ...] = field(converter=as_segments)
+    repeat: tuple[int, ...] = field(default=(), converter=as_ints)
+    none_mask: int = field()
+    present_mask: int = 1
+    missing_mask: int = field()
+    bad_mask: int = 0
+    good_value: int = 0
+    table_flags: int = 0
+    leaves: tuple[Leaf, ...] = field(default=(), converter=as_leaves)
+    prebuilt: bool = False
+    offset: int = 0
+    error_name: str = field()
+    flag_names: Flags = field(default=(), converter=as_flags)
+    access: Access = Access()
+
+    @none_mask.default
+    def _whole_word(self) -> int:
+        return (1 << 8 * self.entry_bytes // (1 + len(self.repeat))) - 1
+
+    @missing_mask.default
+    def _none(self) -> int:
+        return self.none_mask
+
+    @error_name.default
+    def _own_name(self) -> str:
+        return self.name
+
+    @property
+    def entries(self) -> int:
+        """Number of entries of one table."""
+        return 1 << self.bits
+
+    @property
+    def word_bytes(self) -> int:
+        """Bytes of one word of an entry; an entry without ``repeat`` is one word."""
+        return self.entry_bytes // (1 + len(self.repeat))
+
+    @property
+    def table_bytes(self) -> int:
+        """Bytes of one table."""
+        return self.entry_bytes << self.bits
+
+    @property
+    def frame_mask(self) -> int:
+        """The bits of an entry that hold the address."""
+        return sum(segment.entry_mask for segment in self.frame)
+
+    @property
+    def physical_end(self) -> int:
+        """The first physical address, bytes, that no entry can hold."""
+        return 1 << max(s.address_bit + s.width for s in self.frame)
+
+    def encode(self, address: int, flags: int) -> int:
+        """Make the (first) word of an entry for a physical address, bytes."""
+        for s in self.frame:
+            flags |= (address >> s.address_bit & (1 << s.width) - 1) << s.entry_bit
+        return flags
+
+    def decode(self, entry: int) -> int:
+        """Return the physical address an entry holds, bytes."""
+        return sum((entry & s.entry_mask) >> s.entry_bit << s.address_bit for s in self.frame)
+
+    def encode_array(self, addresses: np.ndarray, flags: int) -> np.ndarray:
+        """Make words for many physical addresses.
+
+        Args:
+            addresses: bytes, shape ``(n,)``, uint64.
+            flags: ORed into each word.
+
+        Returns:
+            Shape ``(n,)``, unsigned, ``word_bytes`` wide.
+        """
+        return _encode_array(self.frame, addresses, flags).astype(f"u{self.word_bytes}")
+
+    def decode_array(self, entries: np.ndarray) -> np.ndarray:
+        """Return the physical addresses (bytes, uint64) that entries of shape ``(n,)`` hold."""
+        wide = entries.astype(np.uint64)
+        out = np.zeros(len(wide), np.uint64)
+        for s in self.frame:
+            out |= (wide & np.uint64(s.entry_mask)) >> np.uint64(s.entry_bit) << np.uint64(s.address_bit)
+        return out
+
+    def names(self, entry: int) -> list[str]:
+        """Return the names of the flag bits set in an entry."""
+        return [name for name, mask in self.flag_names if entry & mask]

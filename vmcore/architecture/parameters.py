@@ -1,0 +1,133 @@
+"""What a record says of a machine, as it was written down: fields and what follows from them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from attrs import Factory, field, frozen
+
+from vmcore.architecture.fields import Flags, as_flags, as_names, typed
+from vmcore.architecture.hardware import HardwareView, LinearMap
+from vmcore.architecture.identity import KernelImage
+from vmcore.architecture.layout import Layout, LayoutRequest, Zone
+from vmcore.architecture.levels import Level
+from vmcore.errors import ArchitectureError, choices
+from vmcore.flags import GFP, GFP_KERNEL
+
+_AS_LINUX = HardwareView()
+
+
+def _levels(value: Iterable[Level]) -> tuple[Level, ...]:
+    return tuple(value)
+
+
+def _zones(value: Iterable[Zone | str]) -> tuple[Zone, ...]:
+    return tuple(Zone(z) if isinstance(z, str) else z for z in value)
+
+
+@frozen(kw_only=True, field_transformer=typed)
+class Parameters:
+    """One machine, complete and frozen; see the module's page for how to write one.
+
+    Attributes:
+        name: lower case; what users type.
+        aliases: other names of the machine, lower case, as uname or distributions have them: ``vmcore`` does not
+            take them, and says the record's name instead.
+        description: one line for people.
+        word_bits: BITS_PER_LONG, 32 or 64.
+        page_shift: PAGE_SHIFT.
+        levels: the real levels, root first, as Linux sees them.
+        page_kernel: PAGE_KERNEL, in the encoding of the last level.
+        page_kernel_exec: PAGE_KERNEL_EXEC; None where the headers do not define it.
+        smp_flags: ORed into kernel protections when the machine has more than one CPU.
+        supported_pte_mask: bits a page-table entry may have (``__supported_pte_mask``).
+        protections: other named protections ("PAGE_KERNEL_RO", "IOREMAP", ...).
+        ioremap_max_order: IOREMAP_MAX_ORDER; default 7 + PAGE_SHIFT (include/linux/vmalloc.h).
+        zones: in zone order; NORMAL always there.
+        layout: from a `LayoutRequest` to a `Layout`; raises `LayoutError`.
+        platforms: names ``platform=`` may take, the default first; empty where there is no choice.
+        default_ram: bytes, where the user gives none.
+        max_cpus: most CPUs the machine can have.
+        hardware: what the MMU sees.
+        linear_map: how lowmem is mapped; None: nobody has said, and it is not in the tables.
+        era: the kernel whose view ``levels`` is.
+        image: what its kernels say in VMCOREINFO; None: a dump's root must be given.
+    """
+
+    name: str
+    aliases: tuple[str, ...] = field(default=(), converter=as_names)
+    description: str
+    word_bits: int
+    page_shift: int
+    levels: tuple[Level, ...] = field(converter=_levels)
+    page_kernel: int
+    page_kernel_exec: int | None = None
+    smp_flags: int = 0
+    supported_pte_mask: int = (1 << 64) - 1
+    protections: Flags = field(default=(), converter=as_flags)
+    ioremap_max_order: int = Factory(lambda self: 7 + self.page_shift, takes_self=True)
+    zones: tuple[Zone, ...] = field(converter=_zones)
+    layout: Callable[[LayoutRequest], Layout]
+    platforms: tuple[str, ...] = field(default=(), converter=as_names)
+    default_ram: int = 1 << 30
+    max_cpus: int = 32
+    hardware: HardwareView = _AS_LINUX
+    linear_map: LinearMap | None = None
+    era: str = "2.6.24"
+    image: KernelImage | None = None
+
+    @property
+    def page_size(self) -> int:
+        """PAGE_SIZE, bytes."""
+        return 1 << self.page_shift
+
+    @property
+    def word_mask(self) -> int:
+        """All ones in an ``unsigned long``."""
+        return (1 << self.word_bits) - 1
+
+    @property
+    def pointer_bytes(self) -> int:
+        """``sizeof(struct page *)``."""
+        return self.word_bits // 8
+
+    @property
+    def sizeof_vm_struct(self) -> int:
+        """``sizeof(struct vm_struct)``: seven words (include/linux/vmalloc.h)."""
+        return 7 * self.pointer_bytes
+
+    @property
+    def zone_names(self) -> tuple[str, ...]:
+        """Names of the configured zones, in zone order."""
+        return tuple(zone.name for zone in self.zones)
+
+    @property
+    def gfp_vmalloc32(self) -> int:
+        """GFP_VMALLOC32 (mm/vmalloc.c:587): DMA32, else DMA, on 64 bit; plain GFP_KERNEL on 32."""
+        if self.word_bits == 64 and "DMA32" in self.zone_names:
+            return GFP_KERNEL | int(GFP.DMA32)
+        if self.word_bits == 64 and "DMA" in self.zone_names:
+            return GFP_KERNEL | int(GFP.DMA)
+        return GFP_KERNEL
+
+    @property
+    def hardware_levels(self) -> tuple[Level, ...]:
+        """The levels the MMU walks, root first."""
+        return self.levels if self.hardware.levels is None else self.hardware.levels
+
+    @property
+    def root_bytes(self) -> int:
+        """Bytes of a root table, as Linux allocates it."""
+        return max(self.levels[0].table_bytes, 1)
+
+    def protection(self, name: str) -> int:
+        """Return a protection by its kernel name.
+
+        Raises:
+            ArchitectureError: the record has none of that name.
+        """
+        known = {"PAGE_KERNEL": self.page_kernel, **dict(self.protections)}
+        known["PAGE_KERNEL_EXEC"] = self.page_kernel if self.page_kernel_exec is None else self.page_kernel_exec
+        if name not in known:
+            raise ArchitectureError(self.name, "protection", repr(name), choices(name, known, "one of"))
+        return known[name]

@@ -1,0 +1,1 @@
+"""The coherence checker: which flush or sync is missing."""

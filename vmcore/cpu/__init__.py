@@ -1,0 +1,1 @@
+"""CPUs: translation, TLB and data cache."""

@@ -1,0 +1,1 @@
+"""The areas of /proc/vmallocinfo against the page tables."""

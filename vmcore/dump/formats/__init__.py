@@ -1,0 +1,1 @@
+"""The formats of RAM dumps, one a module."""

@@ -1,0 +1,104 @@
+"""Whose kernel a dump is of: what its ELF header and its VMCOREINFO say against what records say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from vmcore.architecture import Architecture, KernelImage
+from vmcore.dump.store import Dump
+from vmcore.errors import RootError
+from vmcore.texts.vmcoreinfo import VmcoreInfo
+
+GIVE = "give the root table's physical address (--root)"
+
+
+class Root(NamedTuple):
+    """A root table of a dump.
+
+    Attributes:
+        address: physical, bytes.
+        how: how it was found, for people.
+        doubts: why it may be none; empty: nothing speaks against it.
+    """
+
+    address: int
+    how: str
+    doubts: tuple[str, ...] = ()
+
+
+def root_align(arch: Architecture) -> int:
+    """Return what a root table's address is a multiple of, bytes."""
+    if arch.image is not None:
+        return arch.image.root_align
+    return 1 << min(arch.page_shift, arch.hardware_levels[0].table_bytes.bit_length() - 1)
+
+
+def is_there(dump: Dump, arch: Architecture, address: int) -> bool:
+    """Tell whether any word of a root table is in the dump: a sparse one may lack pages of it."""
+    level = arch.hardware_levels[0]
+    step = min(level.table_bytes, 1 << 12)
+    places = range(address, address + level.table_bytes, step)
+    return 0 <= address < 1 << 62 and any(dump.word(at, level.word_bytes) is not None for at in places)
+
+
+def fitting(dump: Dump, info: VmcoreInfo | None, records: Iterable[Architecture]) -> list[Architecture]:
+    """Return the records whose kernels would say what is in a dump, by name."""
+    fits = (a for a in records if a.image is not None and not misfits(dump, a, info))
+    return sorted(fits, key=lambda a: a.name)
+
+
+def advise(records: Iterable[Architecture]) -> str:
+    """Return which records fit, for people; where they read entries in different ways, that the CPU decides."""
+    fits = list(records)
+    names = ", ".join(a.name for a in fits)
+    if any(a.hardware_levels != fits[0].hardware_levels for a in fits):
+        return f"records that fit: {names}, whose entries differ: take that of the machine's CPU"
+    return f"records that fit: {names}" if names else "no installed record fits"
+
+
+def misfits_machine(dump: Dump, arch: Architecture) -> list[str]:
+    """Return why a dump's header is not of an architecture's machine; empty: it may be."""
+    image = arch.image
+    if image is None or dump.machine in (0, image.machine):
+        return []
+    return [f"ELF e_machine is {dump.machine}, expected {image.machine}"]
+
+
+def misfits(dump: Dump, arch: Architecture, info: VmcoreInfo | None) -> list[str]:
+    """Return why a dump, or its kernel's VMCOREINFO, is not of an architecture's kernel; empty: it may be.
+
+    What a text lacks counts only where it is whole enough to have the root's symbol.
+    """
+    reasons = misfits_machine(dump, arch)
+    if info is None or arch.image is None:
+        return reasons
+    page, symbol = info.page_size(), root_symbol(info, arch.image)
+    if page not in (None, arch.page_size):
+        reasons.append(f"PAGESIZE is {page}, expected {arch.page_size}")
+    for key, values in arch.image.lines:
+        value = info.lines.get(key, "")
+        if value not in values and (value or symbol is not None):
+            expected = " or ".join(v or "no such line" for v in values)
+            reasons.append(f"{key} is {value or 'not there'}, expected {expected}")
+    if symbol is not None and symbol[1] > arch.word_mask:
+        reasons.append(f"{symbol[0]} is {symbol[1]:#x}, expected an address of {arch.word_bits} bits")
+    return reasons
+
+
+def refuse(
+    dump: Dump, arch: Architecture, reasons: list[str], records: Iterable[Architecture], info: VmcoreInfo | None
+) -> RootError:
+    """Return the error for a dump, or the VMCOREINFO in it, that is of another kind of machine."""
+    advice = advise(fitting(dump, info, records))
+    source = info.source if info is not None else dump.name
+    return RootError(f"{source}: not a kernel of {arch.name!r}: {'; '.join(reasons)}; {advice}")
+
+
+def root_symbol(info: VmcoreInfo, image: KernelImage) -> tuple[str, int] | None:
+    """Return the root's symbol and its virtual address; None: the text does not have it."""
+    for name in image.roots:
+        value = info.symbol(name)
+        if value is not None:
+            return name, value
+    return None

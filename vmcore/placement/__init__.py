@@ -1,0 +1,1 @@
+"""Where an area goes: the choice of an address."""

@@ -1,0 +1,1 @@
+"""The C files: mm/vmalloc.c in its order."""

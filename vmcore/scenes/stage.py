@@ -1,0 +1,338 @@
+"""The stage that scenes play on: a kernel whose every step is written down, with what each CPU sees after it.
+
+Looking is not touching: what a CPU would load is worked out from its TLB, the tables, its cache and the memory,
+without a walk that fills anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
+from attrs import define, field, frozen
+
+from vmcore.architecture import Cache
+from vmcore.cpu.cpu import Cpu
+from vmcore.errors import PageFault
+from vmcore.events import Flush, FlushAction
+from vmcore.flags import VM
+from vmcore.kernel import Kernel
+from vmcore.paging.mm import Mm
+from vmcore.paging.mmu import Mmu
+from vmcore.paging.rights import CACHED, READ, Rights
+from vmcore.wording import counted
+
+WORD = 5  #: bytes of what scenes store and load
+_MAP = int(VM.MAP)
+Result = TypeVar("Result")
+
+
+@frozen
+class View:
+    """What one CPU has of one address, and what a load there would give.
+
+    Attributes:
+        place: the scene's name of the address.
+        address: virtual, bytes.
+        cpu: number of the CPU.
+        process: number of the process it runs; 0: init_mm.
+        tlb: where its TLB says the page is, physical; -1: it keeps that nothing is there; None: no entry.
+        tables: where the tables it runs on say the page is, physical; None: nowhere.
+        line: the bytes its data cache has for the address; None: none.
+        dirty: whether memory lacks those bytes.
+        memory: the bytes of the frame a load would come to; None: it comes to none.
+        gives: what a load gives; None: it faults.
+        stale: its TLB says otherwise than init_mm's tables.
+    """
+
+    place: str
+    address: int
+    cpu: int
+    process: int
+    tlb: int | None
+    tables: int | None
+    line: bytes | None
+    dirty: bool
+    memory: bytes | None
+    gives: bytes | None
+    stale: bool
+
+
+@frozen
+class EntryView:
+    """A page-table entry of init_mm (process 0) or of a process, before and after a step.
+
+    Attributes:
+        process: whose tables.
+        level: name of the level.
+        index: which entry of its table.
+        address: physical, bytes; of the first word.
+        word_bytes: bytes of a word.
+        before: its words.
+        after: its words.
+    """
+
+    process: int
+    level: str
+    index: int
+    address: int
+    word_bytes: int
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+
+@frozen
+class Step:
+    """One thing that is done.
+
+    Attributes:
+        text: what.
+        outcome: what came of it; "" where nothing is to be said.
+        notes: what symbols of the architecture did meanwhile.
+        views: what each CPU sees after it, of every place the scene has named.
+        entries: the page-table entries the scene is about, where there are any.
+    """
+
+    text: str
+    outcome: str
+    notes: tuple[str, ...]
+    views: tuple[View, ...]
+    entries: tuple[EntryView, ...]
+
+
+def quoted(data: bytes | None) -> str:
+    """Write bytes for people."""
+    if data is None:
+        return "-"
+    if not any(data):
+        return "zeros"
+    return f'"{data.decode()}"' if data.isascii() and data.decode().isprintable() else data.hex()
+
+
+def _did(action: FlushAction) -> str:
+    cpus = counted(action.cpus, "CPU")
+    if action.unit == "cache":
+        held = f", which held {counted(action.dropped, 'line')}" if action.dropped else ""
+        return f"cleans and empties the cache of {cpus}{held}"
+    what = "the whole TLB" if action.scope == "all" else "these pages from the TLB"
+    return f"drops {what} on {cpus}, {counted(action.dropped, 'entry', 'entries')}"
+
+
+def modelled(cache: Cache | None) -> bool:
+    """Tell whether two addresses of one frame can disagree in such a cache."""
+    return cache is not None and cache.modelled
+
+
+@define(eq=False)
+class Stage:
+    """One kernel, and what was done on it.
+
+    Attributes:
+        kernel: with a coherence checker.
+        left_out: the symbol that is replaced by nothing in this play; "": none.
+        steps: done so far.
+        places: the addresses that every step shows, by name.
+    """
+
+    kernel: Kernel
+    left_out: str = ""
+    steps: list[Step] = field(factory=list)
+    places: dict[str, int] = field(factory=dict)
+    _watched: dict[tuple[int, int], tuple[int, ...]] = field(factory=dict)
+    _about: int | None = None
+
+    @property
+    def numbers(self) -> range:
+        """Numbers of the CPUs."""
+        return range(len(self.kernel.cpus))
+
+    # ---- doing
+
+    def act(
+        self,
+        text: str,
+        action: Callable[[], Result],
+        told: Callable[[Result], str] | None = None,
+        note: Callable[[], str] | None = None,
+    ) -> Result:
+        """Do something that cannot fault, and write it down.
+
+        Args:
+            text: what is done.
+            action: does it.
+            told: what to say of its result.
+            note: what to say of symbols afterwards.
+        """
+        called = self._calls()
+        result = action()
+        self._write_down(text, "" if told is None else told(result), called, "" if note is None else note())
+        return result
+
+    def load(self, cpu: int, place: str) -> bytes | None:
+        """Load `WORD` bytes on a CPU; None: it faulted."""
+        one, called = self.kernel.cpus[cpu], self._calls()
+        repaired, data = one.faults.repaired, None
+        try:
+            data = one.load(self.places[place], WORD)
+            outcome = quoted(data)
+        except PageFault as fault:
+            outcome = f"page fault: {fault.why}"
+        if one.faults.repaired > repaired:
+            outcome += ", after a fault that vmalloc_fault repaired"
+        self._write_down(f"CPU {cpu} loads from {place}", outcome, called)
+        return data
+
+    def store(self, cpu: int, place: str, data: bytes) -> bool:
+        """Store bytes on a CPU; False: it faulted."""
+        called, stored = self._calls(), True
+        try:
+            self.kernel.cpus[cpu].store(self.places[place], data)
+            outcome = "stored"
+        except PageFault as fault:
+            outcome, stored = f"page fault at {fault.address:#x}: {fault.why}", False
+        self._write_down(f"CPU {cpu} stores {quoted(data)} to {place}", outcome, called)
+        return stored
+
+    def _calls(self) -> int:
+        return sum(count.calls for count in self.kernel.flush_counts.values())
+
+    def _write_down(self, text: str, outcome: str, called: int, note: str = "") -> None:
+        done = self._calls() - called
+        notes = [told for flush in (self.kernel.flush_log[-done:] if done else ()) if (told := self._told(flush))]
+        views = [
+            look(self.kernel, cpu, place, address)
+            for place, address in self.places.items()
+            for cpu in self.kernel.cpus
+        ]
+        notes += [note] if note else []
+        self.steps.append(Step(text, outcome, tuple(notes), tuple(views), self._entries()))
+
+    def _told(self, flush: Flush) -> str:
+        """Say what a flush did; nothing where it has nothing to do."""
+        if flush.symbol == self.left_out:
+            return f"{flush.symbol} is left out"
+        did = ", ".join(map(_did, flush.actions))
+        return f"{flush.symbol}: {did}" if did else ""
+
+    # ---- what scenes have in common
+
+    def allocate(self, place: str, why: str, pages: int = 1) -> int:
+        """Vmalloc some pages on CPU 0, and name their address."""
+        size = pages * self.kernel.page_size
+
+        def vmalloc() -> int:
+            self.places[place] = self.kernel.vmalloc(size)
+            return self.places[place]
+
+        return self.act(f"CPU 0: {place} = vmalloc({size}), {why}", vmalloc, lambda at: f"{place} is {at:#x}")
+
+    def map_frames(self, place: str, frames: np.ndarray, which: str, **inside: int) -> int:
+        """Vmap frames on CPU 0, and name their address; ``inside``: more names, at so many bytes."""
+
+        def vmap() -> int:
+            at = self.places[place] = self.kernel.vmap(frames, len(frames), _MAP, self.kernel.page_kernel)
+            self.places |= {name: at + offset for name, offset in inside.items()}
+            return at
+
+        return self.act(f"CPU 0: {place} = vmap({which}", vmap, lambda at: f"{place} is {at:#x}")
+
+    def stand_behind(self) -> None:
+        """Put an area behind the last one, so that larger areas do not get the addresses in front of it."""
+        self.kernel.vmalloc(self.kernel.page_size)
+
+    def fill_frame(self, frame: int, data: bytes) -> None:
+        """Put bytes at the start of a frame, as a device would: no CPU and no cache is in between."""
+        self.kernel.memory.write(frame << self.kernel.page_shift, data)
+
+    def write_back(self) -> None:
+        """Have the caches written back, as the next vmalloc of anybody does where the kernel flushes them."""
+        text = "somebody calls vmalloc(), which ends in flush_cache_vmap"
+        self.act(text, lambda: self.kernel.vmalloc(2 * self.kernel.page_size))
+
+    # ---- page-table entries
+
+    def watch(self, address: int) -> None:
+        """Show, from now on, the entries for an address where processes have tables of their own."""
+        self._about = address
+        self._entries()  # what they are before the next step
+
+    def _entries(self) -> tuple[EntryView, ...]:
+        if self._about is None:
+            return ()
+        depth = own_depth(self.kernel)
+        level, memory = self.kernel.arch.levels[depth], self.kernel.memory
+        index, size = self._about >> level.shift & level.entries - 1, level.word_bytes
+        owners = [(0, self.kernel.init_mm), *((mm.number, mm.tables) for mm in self.kernel.pgd_list)]
+        out = []
+        for process, tables in owners:
+            found = tables.entry(self._about, depth)
+            if found is not None:
+                words = tuple(memory.load(at, size) for at in range(found[0], found[0] + level.entry_bytes, size))
+                before = self._watched.get((process, found[0]), words)
+                self._watched[process, found[0]] = words
+                out.append(EntryView(process, level.name, index, found[0], size, before, words))
+        return tuple(out)
+
+    def run_processes(self) -> list[Mm]:
+        """Make two processes; each CPU runs one, a single CPU the first."""
+
+        def make() -> list[Mm]:
+            made = [self.kernel.mm_alloc(), self.kernel.mm_alloc()]
+            for cpu, mm in zip(self.kernel.cpus, made, strict=False):
+                self.kernel.switch_mm(cpu, mm)
+            return made
+
+        who = "CPU 0 runs the first, CPU 1 the second" if len(self.numbers) > 1 else "CPU 0 runs the first"
+        return self.act(f"two processes are created: each root table is a copy of init_mm's entries; {who}", make)
+
+
+def own_depth(kernel: Kernel) -> int:
+    """Return the deepest level at which each process has a table of its own for kernel addresses."""
+    return int(kernel.arch.levels[0].prebuilt and not kernel.layout.shared_kernel_tables)
+
+
+# ---- looking
+
+
+def look(kernel: Kernel, cpu: Cpu, place: str, address: int) -> View:
+    """Work out what a CPU sees at an address, without touching anything."""
+    rights = Rights(kernel.arch)
+    page, inside = address & -kernel.page_size, address & kernel.page_size - 1
+    process = 0 if cpu.mm is None else cpu.mm.number
+    slot = cpu.tlb.slot(page >> kernel.page_shift, process)
+    walk, truth = cpu.mmu.walk(page), Mmu(kernel.arch, kernel.memory, kernel.init_mm.root).walk(page).physical
+    tlb = int(cpu.tlb.physical[slot]) if slot >= 0 else None
+    used, flags = (walk.physical, rights.of(walk)) if tlb is None else (tlb, int(cpu.tlb.flags[slot]))
+    physical = None if used is None or used < 0 else used + inside
+    line, dirty = _line(cpu, address, physical)
+    memory = None
+    if physical is not None and kernel.memory.place(physical) >= 0:
+        memory = kernel.memory.read(physical, WORD)
+    gives = line if line is not None and flags & CACHED else memory
+    return View(
+        place=place,
+        address=address,
+        cpu=cpu.number,
+        process=process,
+        tlb=tlb,
+        tables=walk.physical,
+        line=line,
+        dirty=dirty,
+        memory=memory,
+        gives=gives if physical is not None and flags & READ else None,
+        stale=tlb is not None and tlb != (-1 if truth is None else truth),
+    )
+
+
+def _line(cpu: Cpu, address: int, physical: int | None) -> tuple[bytes | None, bool]:
+    """Return the bytes a CPU's cache has for an address, and whether they are dirty."""
+    cache = cpu.cache
+    if cache is None or (physical is None and cache.kind.kind != "vivt"):
+        return None, False
+    data = cache.peek(address, WORD, physical or 0)
+    if data is None:
+        return None, False
+    row = address // cache.line & cache.sets - 1
+    key = address // cache.line if cache.kind.kind == "vivt" else (physical or 0) // cache.line
+    return data, bool(cache.dirty[row][cache.keys[row] == key].any())

@@ -1,0 +1,1 @@
+"""Tests that ship: the replay of golden bundles."""

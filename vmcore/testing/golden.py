@@ -1,0 +1,347 @@
+"""Replay golden bundles and compare: ``python -m vmcore.golden FILE...``.
+
+A bundle is JSON lines: a header a script, then a line an op with its arguments, result, every event in order
+and the counters; at ``dump`` the whole area list and every page-table entry. Everything is compared.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+import click
+from attrs import define, field
+
+from vmcore.errors import GoldenError, TraceError, VmcoreError, choices
+from vmcore.linking import registry as plugins
+from vmcore.linking.registry import Registry
+from vmcore.testing.opscript import MAX_PAGES, Event, ScriptRun
+from vmcore.texts.lines import read_lines
+from vmcore.units import format_size
+from vmcore.wording import counted, printable
+
+
+def _natural(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"0x[0-9a-f]{1,16}|[0-9]{1,20}", value) is not None
+
+
+def _strings(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _levels(value: object) -> bool:
+    shape = (str, int, int)
+    return isinstance(value, list) and all(
+        isinstance(level, list) and len(level) == 3 and all(map(isinstance, level, shape)) for level in value
+    )
+
+
+#: What a header must have: a test for it, and what it is called in an error.
+_HEADER: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(("bits", "page_shift", "ioremap_max_order", "sizeof_vm_struct", "num_physpages"),
+                    (_natural, "a number")),
+    "levels": (_levels, "a list of [name, shift, entries]"),
+    "page_kernel": (lambda v: _natural(v) and v < 15, "a protection, 0 to 14"),
+    "page_kernel_exec": (lambda v: v is None or (_natural(v) and v < 15), "a protection, 0 to 14, or null"),
+    "zones": (_strings, "a list of names"),
+    "vmalloc_start": (_number, "an address as text"),
+    "vmalloc_end": (_number, "an address as text"),
+    "physpages": (lambda v: _natural(v) and 0 < v <= MAX_PAGES, f"1 to {MAX_PAGES}"),
+}  # fmt: skip
+_PHYSPAGES = "8192"  # what a script ran with where its argv does not say
+_OPTIONS = {"--physpages", "--num-physpages", "--vmalloc-start", "--vmalloc-end"}
+#: what the generator of scripts aims at, those that end in BUG or OOPS last
+_KINDS = [
+    "mixed",
+    "tight",
+    "ioremap",
+    "vpages",
+    "faults",
+    "sizes",
+    "windows",
+    "vrw",
+    "remap",
+    "wrap",
+    "frag",
+    "fixedmap",
+    "irq",
+    "free_twice_struct",
+    "unmap0",
+    "wrapped_remove",
+    "oops_vread",
+    "oops_vwrite",
+    "oops_nested",
+    "remap_null",
+    "zero_array",
+    "wrapped_alloc_vm_area",
+    "alias_guard",
+    "nested_freed",
+]
+_CONTEXT = 3  # ops shown before a mismatch
+_LONGEST_LINE = 1 << 20  # bytes; those of dumps have 100 KiB
+_SCRIPT_BYTES = 8 << 20  # of one script, which is held in memory; as Python's objects it is 25 times as large
+
+
+@define
+class Script:
+    """One script of a bundle.
+
+    Attributes:
+        file: the bundle.
+        line: of its header, from 1.
+        header: its header.
+        ops: (line number, op line), in order.
+    """
+
+    file: str
+    line: int
+    header: dict[str, Any]
+    ops: list[tuple[int, dict[str, Any]]] = field(factory=list)
+
+    @property
+    def name(self) -> str:
+        """Its name, or its place."""
+        return str(self.header.get("script", f"script at line {self.line}"))
+
+
+@define
+class Tally:
+    """What was compared in one bundle, and the first mismatch."""
+
+    file: str
+    scripts: int = 0
+    ops: int = 0
+    events: int = 0
+    mismatches: int = 0
+    first: str = ""
+
+
+def read_bundle(path: str) -> Iterator[Script]:
+    """Read the scripts of a bundle (plain, gzip or xz), one at a time.
+
+    Raises:
+        GoldenError: it cannot be read, a line is not JSON, a line or a script is too long, or an op stands
+            before any header.
+    """
+    current: Script | None = None
+    number = size = 0
+    try:
+        with closing(read_lines(path, path, _LONGEST_LINE)) as lines:
+            for number, text in enumerate(lines, 1):
+                line = json.loads(text)
+                if not isinstance(line, dict):
+                    raise GoldenError(f"{path}:{number}: found {text[:40]!r}, expected a JSON object")
+                size += len(text)
+                if "hdr" in line:
+                    if current:
+                        yield current
+                    current, size = Script(path, number, line), 0
+                    _check_header(current)
+                elif current is None:
+                    raise GoldenError(f"{path}:{number}: an op before any header; is this a golden bundle?")
+                elif size > _SCRIPT_BYTES:
+                    raise GoldenError(
+                        f"{path}:{number}: a script of more than {format_size(_SCRIPT_BYTES)}, expected a header "
+                        "before; cut it into several"
+                    )
+                else:
+                    current.ops.append((number, line))
+    except TraceError as error:
+        raise GoldenError(f"{path}:{number + 1}: {error.problem}") from error
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, VmcoreError):
+            raise
+        raise GoldenError(f"{path}:{number}: not JSON: {error}; is this a golden bundle?") from error
+    if current is None:
+        raise GoldenError(f"{path}: found no script, expected a golden bundle")
+    yield current
+
+
+def _check_header(script: Script) -> None:
+    header, at = script.header, f"{script.file}:{script.line}"
+    missing = [key for key in _HEADER if key not in header]
+    if missing:
+        raise GoldenError(f"{at}: the header lacks {', '.join(missing)}")
+    for key, (fits, expected) in _HEADER.items():
+        if not fits(header[key]):
+            raise GoldenError(f"{at}: header field {key!r}: found {header[key]!r}, expected {expected}")
+    name, config = header.get("script"), header.get("config")
+    if name is not None and not str(name).startswith(f"{config}-"):
+        raise GoldenError(f"{at}: header fields 'script' and 'config': found {name!r} and {config!r}, "
+                          "expected a name that begins with the configuration")  # fmt: skip
+    if header.get("kind", _KINDS[0]) not in _KINDS:
+        valid = choices(str(header["kind"]), _KINDS, "one of")
+        raise GoldenError(f"{at}: header field 'kind': found {header['kind']!r}: {valid}")
+    if not _strings(header.get("argv", [])):
+        raise GoldenError(f"{at}: header field 'argv': found {header['argv']!r}, expected a list of words")
+    if bool(header.get("alias")) != ("--alias" in header.get("argv", [])):
+        raise GoldenError(f"{at}: header field 'alias': found {header.get('alias')!r}, argv says otherwise")
+    if header["hdr"] != 1:
+        raise GoldenError(
+            f"{at}: header field 'hdr': found {header['hdr']!r}, expected 1, the format that is known"
+        )
+
+
+def expand(events: list[list[Any]]) -> list[Event]:
+    """Take apart what bundles write as one event with a list: one tuple a call, in order."""
+    out: list[Event] = []
+    for event in events:
+        kind, ids = event[0], event[-1]
+        if kind == "set_pte":
+            start = int(event[1], 16)
+            out += [(kind, start + 4096 * n, event[2], i) for n, i in enumerate(ids)]
+        elif kind == "clear_pte":
+            start = int(event[1], 16)
+            out += [(kind, start + 4096 * n, i) for n, i in enumerate(ids)]
+        elif isinstance(ids, list):
+            head = tuple(event[:-1])
+            out += [(*head, i) for i in ids]
+        else:
+            out.append(tuple(event))
+    return out
+
+
+def _expected(line: dict[str, Any]) -> dict[str, Any]:
+    """Return an op's line with lists of calls taken apart.
+
+    Raises:
+        GoldenError: it has no op, or lists are not shaped as bundles shape them.
+    """
+    if not isinstance(line.get("op"), str) or not line["op"].strip():
+        raise GoldenError(f"op: found {line.get('op')!r}, expected the text of an op")
+    line = dict(line)
+    try:
+        line["ev"] = expand(line.get("ev", []))
+        if "ptes" in line:
+            line["ptes"] = [
+                (int(va, 16) + 4096 * n, prot, i) for va, prot, ids in line["ptes"] for n, i in enumerate(ids)
+            ]
+    except (TypeError, ValueError, LookupError) as error:
+        raise GoldenError(f"events or page-table entries are not shaped as in a bundle: {error}") from error
+    return line
+
+
+def _header_mismatch(run: ScriptRun, header: dict[str, Any]) -> str:
+    """Compare what a header says of the machine with the machine, and its argv with itself."""
+    argv = [word for word in header.get("argv", []) if word != "--alias"]
+    options = dict(zip(argv[::2], argv[1::2], strict=False))
+    if len(argv) % 2 or not options.keys() <= _OPTIONS or not all(map(_number, options.values())):
+        return f"header field 'argv': expected pairs of {', '.join(sorted(_OPTIONS))} and a number, got {argv!r}"
+    found: dict[str, Any] = {
+        "sizeof_vm_struct": run.arch.sizeof_vm_struct,
+        "zones": [*run.arch.zone_names, "MOVABLE"],
+    }
+    if "argv" in header:
+        found["physpages"] = int(options.get("--physpages", _PHYSPAGES), 0)
+        found["num_physpages"] = int(options.get("--num-physpages", f"{found['physpages']}"), 0)
+    for key, option in (("vmalloc_start", "--vmalloc-start"), ("vmalloc_end", "--vmalloc-end")):
+        if option in options and "--alias" not in header["argv"]:
+            found[key] = f"{int(options[option], 0):#x}"
+    for key, value in found.items():
+        if header[key] != value:
+            return f"header field {key!r}: expected {header[key]!r}, got {value!r}"
+    return ""
+
+
+def _difference(want: dict[str, Any], got: dict[str, Any]) -> str:
+    """Say how two lines differ first; "" if they do not."""
+    for key in [*want, *(k for k in got if k not in want)]:
+        a, b = (line.get(key, "nothing") for line in (want, got))
+        if a == b:
+            continue
+        if isinstance(a, list) and isinstance(b, list):
+            n = next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+            return (
+                f"{key}[{n}] of {len(a)}: expected {a[n] if n < len(a) else 'nothing'}, "
+                f"got {b[n] if n < len(b) else 'nothing'}"
+            )
+        return f"{key}: expected {a!r}, got {b!r}"
+    return ""
+
+
+def replay(script: Script, registry: Registry, tally: Tally) -> None:
+    """Run one script and add to the tally; it is left at its first mismatch.
+
+    Raises:
+        GoldenError: the script cannot be run; names file and line.
+    """
+    tally.scripts += 1
+    try:
+        run = ScriptRun(registry, script.header)
+    except GoldenError as error:
+        raise GoldenError(f"{script.file}:{script.line}: {error}") from None
+    problem = _header_mismatch(run, script.header)
+    if problem:
+        _mismatch(tally, script, problem, script.line, [])
+        return
+    for n, (number, line) in enumerate(script.ops):
+        try:
+            want = _expected(line)
+            got = run.run(want["op"])
+        except GoldenError as error:
+            problem = str(error)
+        else:
+            tally.events += len(got["ev"])
+            problem = _difference(want, got)
+        tally.ops += 1
+        if problem:
+            _mismatch(tally, script, problem, number, [str(o.get("op")) for _, o in script.ops[: n + 1]])
+            return
+
+
+def _mismatch(tally: Tally, script: Script, problem: str, line: int, ops: list[str]) -> None:
+    tally.mismatches += 1
+    if not tally.first:
+        lines = [f"{script.file}:{line}: {script.name}: {problem}"]
+        lines += [f"    {op}" for op in ops[-_CONTEXT - 1 : -1]]
+        lines += [f"  > {op}" for op in ops[-1:]]
+        tally.first = "\n".join(map(printable, lines))
+
+
+def replay_file(path: str, registry: Registry) -> Tally:
+    """Replay a whole bundle."""
+    tally = Tally(path)
+    for script in read_bundle(path):
+        replay(script, registry, tally)
+    return tally
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("--block", multiple=True, help="Leave a plugin out.")
+def main(files: tuple[str, ...], block: tuple[str, ...]) -> None:
+    """Replay golden bundles and compare every result, event, counter and dump.
+
+    Exit status: 0 all agree, 1 a mismatch, 2 a bundle cannot be read or run.
+    """
+    try:
+        registry = plugins.load(block)
+        mismatches = 0
+        for path in files:
+            began = time.perf_counter()
+            tally = replay_file(path, registry)
+            mismatches += tally.mismatches
+            print(printable(_line(tally, time.perf_counter() - began)))
+            if tally.first:
+                print(f"first mismatch: {tally.first}")
+    except VmcoreError as error:
+        print(f"vmcore.golden: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(1 if mismatches else 0)
+
+
+def _line(tally: Tally, seconds: float) -> str:
+    return (
+        f"{tally.file}: {counted(tally.scripts, 'script')}, {counted(tally.ops, 'op')}, "
+        f"{counted(tally.events, 'event')} compared, {counted(tally.mismatches, 'mismatch', 'mismatches')}, "
+        f"{seconds:.1f} s"
+    )

@@ -1,0 +1,1 @@
+"""Texts that kernels print: traces, /proc/vmallocinfo and VMCOREINFO, read and written."""
