@@ -21,10 +21,12 @@ class Bench:
         self.memory = PhysicalMemory((Bank(0, RAM_END),), arch.page_shift)
         self.handed_out, self.taken_back = [], []
         self._tables = iter(tables if tables is not None else range(FIRST_TABLE, RAM_END, arch.page_size))
+        self.failing = 0  # the n-th table from now on is refused
         self.tables = PageTables(arch, self.memory, ROOT, self, self, **listeners)
 
     def alloc_table(self):
-        table = next(self._tables, None)
+        self.failing -= 1
+        table = None if self.failing == 0 else next(self._tables, None)
         if table is not None:
             self.handed_out.append(table)
         return table

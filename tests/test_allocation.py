@@ -6,7 +6,7 @@ import pytest
 from vmcore.errors import BrokenInvariant, ConfigurationError, KernelError, OutOfMemory
 from vmcore.flags import GFP_KERNEL, ZERO_SIZE_PTR
 from vmcore.memory.slab import Slab
-from vmcore.port.vmalloc import VmAreaStruct
+from vmcore.port.structs import VmAreaStruct
 
 MIB = 1 << 20
 RAM = 64 * MIB

@@ -7,7 +7,8 @@ from attrs import astuple
 from vmcore.errors import ArgumentError, BrokenInvariant, BusError, ConfigurationError, VmcoreError
 from vmcore.flags import GFP_KERNEL, VM
 from vmcore.kernel import Kernel
-from vmcore.port.vmalloc import VmAreaStruct
+from vmcore.machine.faults import FAULT_KINDS
+from vmcore.port.structs import VmAreaStruct
 
 RAM = 64 << 20
 FLAGS, GFP = int(VM.ALLOC), GFP_KERNEL
@@ -83,10 +84,7 @@ class Scene:
             "rest": (
                 k.dead,
                 k.syncs,
-                k._page_countdown,
-                k._kmalloc_countdown,
-                k._insert_countdown,
-                k.init_mm.fail_countdown,
+                [getattr(k.faults, kind) for kind in FAULT_KINDS],
                 dict(k.statics),
             ),
         }
@@ -101,9 +99,24 @@ CALLS = {
     "vmalloc_32": lambda s: [(NUMBER, s.page)],
     "vmalloc_32_user": lambda s: [(NUMBER, s.page)],
     "vmalloc_node": lambda s: [(NUMBER, s.page), (NUMBER, 0)],
-    "_vmalloc": lambda s: [(NUMBER, s.page), (NUMBER, GFP), (NUMBER, s.k.page_kernel)],
-    "_vmalloc_area": lambda s: [(NO_OBJECTS, s.area), (NUMBER, GFP), (NUMBER, s.k.page_kernel)],
-    "_get_vm_area": lambda s: [
+    "raw_vmalloc": lambda s: [(NUMBER, s.page), (NUMBER, GFP), (NUMBER, s.k.page_kernel)],
+    "raw_vmalloc_area": lambda s: [(NO_OBJECTS, s.area), (NUMBER, GFP), (NUMBER, s.k.page_kernel)],
+    "raw_vmalloc_area_node": lambda s: [
+        (NO_OBJECTS, s.area),
+        (NUMBER, GFP),
+        (NUMBER, s.k.page_kernel),
+        (NUMBER, 0),
+    ],
+    "raw_get_vm_area_node": lambda s: [
+        (NUMBER, s.page),
+        (NUMBER, FLAGS),
+        (NUMBER, s.k.layout.vmalloc_start),
+        (NUMBER, s.k.layout.vmalloc_end),
+        (NUMBER, 0),
+        (NUMBER, GFP),
+        (NUMBER, 1),
+    ],
+    "raw_get_vm_area": lambda s: [
         (NUMBER, s.page),
         (NUMBER, FLAGS),
         (NUMBER, s.k.layout.vmalloc_start),
@@ -228,12 +241,12 @@ REFUSED = {
         "vmap: found protection -0x1",
     ),
     "a wide protection": (
-        lambda s: s.k._vmalloc(1, GFP, 1 << 64),
+        lambda s: s.k.raw_vmalloc(1, GFP, 1 << 64),
         ArgumentError,
         "__vmalloc: found protection 0x1",
     ),
     "a protection of an area": (
-        lambda s: s.k._vmalloc_area(s.area, GFP, 1 << 64),
+        lambda s: s.k.raw_vmalloc_area(s.area, GFP, 1 << 64),
         ArgumentError,
         "__vmalloc_area: ",
     ),

@@ -253,7 +253,7 @@ def test_a_frame_that_has_become_a_page_table(kernel, name):
     k.cpu.store(at, b"x")
     k.vfree(at)
     far = (at | (32 << 20) - 1) + 1
-    area = k._get_vm_area(0x1000, 2, far, far + (16 << 20))
+    area = k.raw_get_vm_area(0x1000, 2, far, far + (16 << 20))
     k.map_vm_area(area, k.page_kernel, k.alloc_pages(1, GFP_KERNEL, -1))
     kinds = {(report.kind, report.address) for report in k.coherence.reports}
     assert (FRAME_IN_USE, at) in kinds

@@ -495,8 +495,8 @@ def test_modules_are_there_for_processes_that_were_made_before(kernel):
     k = kernel("x86_64", ram=RAM, check_coherence=True)
     k.switch_mm(0, k.mm_alloc())
     window = k.layout.modules
-    area = k._get_vm_area(0x2000, 2, window.start, window.end)
-    at = k._vmalloc_area(area, 0xD2, k.protection("PAGE_KERNEL_EXEC"))
+    area = k.raw_get_vm_area(0x2000, 2, window.start, window.end)
+    at = k.raw_vmalloc_area(area, 0xD2, k.protection("PAGE_KERNEL_EXEC"))
     assert (k.cpu.fetch(at, 4), k.cpu.faults.taken, k.coherence.reports) == (bytes(4), 0, [])
     assert k.memory.load(k.layout.swapper_pg_dir + 511 * 8, 8) & 0xFFF == 0x067
     assert k.cpu.physical(0xFFFFFFFF80300000) == 0x300000

@@ -8,7 +8,7 @@ from vmcore.errors import KernelBug, KernelDead, KernelOops, OutOfMemory, Plugin
 from vmcore.flags import VM
 from vmcore.hookspecs import hookimpl
 from vmcore.machine.machine import FLUSH_LOG
-from vmcore.port.vmalloc import VmAreaStruct
+from vmcore.port.structs import VmAreaStruct
 
 RAM = 64 << 20
 NO_SPACE = "<4>allocation failed: out of vmalloc space - use vmalloc=<size> to increase size.\n"

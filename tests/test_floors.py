@@ -8,9 +8,9 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "vmcore"
 #: What stands directly in vmcore/, and each folder, on its floor.
 FLOORS = (
-    {"errors", "flags", "units", "wording", "events", "samples", "system"},
+    {"errors", "flags", "units", "wording", "arrays", "events", "samples", "system"},
     {"architecture", "placement"},
-    {"texts"},
+    {"texts", "host"},
     {"hookspecs", "memory"},
     {"linking", "paging"},
     {"cpu", "dump"},

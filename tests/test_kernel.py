@@ -315,7 +315,7 @@ def test_an_entry_where_no_area_is(arch, kernel):
 def test_no_number_of_vmallocinfo_is_wider_than_the_word(kernel, arch):
     k = kernel(arch, ram=RAM)
     top, page = k.arch.word_mask + 1, k.arch.page_size
-    area = k._get_vm_area(page, VM.IOREMAP, top - page, top - 1)
+    area = k.raw_get_vm_area(page, VM.IOREMAP, top - page, top - 1)
     area.addr, area.size, area.phys_addr = top - page, page, (1 << 64) - page  # the port itself ends below
     digits = k.arch.word_bits // 4
     for number in re.findall(r"(?:0x|\b)([0-9a-f]+)", k.vmallocinfo()):
@@ -326,7 +326,7 @@ def test_no_number_of_vmallocinfo_is_wider_than_the_word(kernel, arch):
 def test_vread_over_a_gap_that_no_caller_has_room_for(kernel):
     k = kernel("x86_64", ram=RAM)
     low = k.vmalloc(4096)
-    high = k._get_vm_area(4096, VM.IOREMAP, low + (1 << 44), k.layout.vmalloc_end).addr
+    high = k.raw_get_vm_area(4096, VM.IOREMAP, low + (1 << 44), k.layout.vmalloc_end).addr
     with pytest.raises(
         ArgumentError, match=r"vread: found 0x100000000000 bytes to read from .* at most 0x40000000"
     ):

@@ -13,7 +13,7 @@ import pytest
 from vmcore import errors
 from vmcore.errors import CannotCopy, KernelBug, KernelClosed, KernelDead, OutOfVmallocSpace
 from vmcore.kernel import Kernel
-from vmcore.machine.machine import LOG_LINES
+from vmcore.machine.log import LOG_LINES
 
 PAGE = 4096
 

@@ -157,11 +157,11 @@ def test_a_table_may_fail_at_every_level(arch):
     start = start_of(arch)
     for depth in range(len(arch.levels) - 1):
         bench = Bench(arch)
-        bench.tables.fail_countdown = depth + 1
+        bench.failing = depth + 1
         result = map_pages(bench, start, [1, 2])
         assert (result.ok, result.done, result.what) == (False, 0, "table")
         assert list(bench.tables.tables.values()) == [1] * depth + [0] * (len(arch.levels) - 1 - depth)
-        assert bench.tables.fail_countdown == 0
+        assert bench.failing == 0
         assert map_pages(bench, start, [1, 2]).ok
         assert len(bench.scan()) == 2
 
@@ -172,7 +172,7 @@ def test_what_was_mapped_before_a_table_failed_stays(arch, nth):
     start = start_of(arch) - start_of(arch) % (tables << arch.page_shift) + (tables - 2 << arch.page_shift)
     frames = numbers(18 * tables)
     map_pages(bench, start, frames[:1])
-    bench.tables.fail_countdown = nth
+    bench.failing = nth
     result = map_pages(bench, start + arch.page_size, frames)
     done = 1 + (nth - 1) * tables
     assert (result.ok, result.done, result.what) == (False, done, "table")

@@ -137,7 +137,7 @@ def test_an_empty_list_never_looks_at_the_end():
 def test_start_behind_the_last_area_is_not_bounded():
     k = boot()
     first = k.get_vm_area(0x4000, 2)
-    assert k._get_vm_area(0x3000, 2, first.addr + 0x1000, first.addr + 0x2000).addr == 0xF8805000
+    assert k.raw_get_vm_area(0x3000, 2, first.addr + 0x1000, first.addr + 0x2000).addr == 0xF8805000
 
 
 def test_a_size_that_is_zero_with_its_guard_page_takes_the_address_of_another():
@@ -160,8 +160,8 @@ def test_sizes_that_round_to_zero_are_refused_without_a_word():
 def test_fls_over_aligns_a_power_of_two():
     k = boot()
     start = k.layout.vmalloc_start
-    assert k._get_vm_area(0xFFF, 1, start + 0x1000, k.layout.vmalloc_end).addr == start + 0x1000
-    assert k._get_vm_area(0x1000, 1, start + 0x1000, k.layout.vmalloc_end).addr == start + 0x4000
+    assert k.raw_get_vm_area(0xFFF, 1, start + 0x1000, k.layout.vmalloc_end).addr == start + 0x1000
+    assert k.raw_get_vm_area(0x1000, 1, start + 0x1000, k.layout.vmalloc_end).addr == start + 0x4000
 
 
 def test_vmap_counts_bytes_in_32_bits():

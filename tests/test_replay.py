@@ -205,7 +205,7 @@ def test_a_window_that_ends_in_its_last_byte(beyond, reasons):
     start, end = kernel.layout.vmalloc_start, kernel.layout.vmalloc_end
     assert end & 0xFFF == 0xFFF
     below = start - 0x1000  # an area from there on is stepped over without a look at the end
-    kernel._get_vm_area(end + 1 - 0x3000 + beyond - below, 0, below, end)
+    kernel.raw_get_vm_area(end + 1 - 0x3000 + beyond - below, 0, below, end)
     report = replay(read_trace(io.BytesIO(alloc().encode()), "t", source_page=4096), kernel)
     assert [failure.reason for failure in report.failures] == reasons
     assert [area.addr for area in kernel.vmlist][1:] == ([] if beyond else [end + 1 - 0x2000])

@@ -25,8 +25,8 @@ from vmcore.errors import BusError, KernelBug, KernelDead, KernelError, OutOfMem
 from vmcore.flags import EBUSY, ENOMEM, GFP, GFP_KERNEL, NO_FRAME, VM
 from vmcore.kernel import Kernel
 from vmcore.linking.registry import load
-from vmcore.machine.machine import FAULT_KINDS
-from vmcore.port.vmalloc import VmAreaStruct
+from vmcore.machine.faults import FAULT_KINDS
+from vmcore.port.structs import VmAreaStruct
 
 RECORDS = {"i386": "128M", "i386-pae-highmem": "1G", "x86_64": "128M", "armv5": "128M", "armv7-highmem": "1G"}
 FAMILY = ("vmalloc", "vmalloc_user", "vmalloc_32", "vmalloc_32_user", "vmalloc_exec", "vmalloc_node")

@@ -113,9 +113,9 @@ def test_ioremap_areas_are_aligned_by_size(k):
 def test_a_window_of_ones_own(k):
     page, start = k.arch.page_size, k.layout.vmalloc_start + (64 << 20)
     window = start, start + 16 * page
-    area = k._get_vm_area(3 * page, 2, *window)
-    assert (area.addr, k._get_vm_area(page, 2, *window).addr) == (start, start + 4 * page)
-    addr = k._vmalloc_area(area, 0xD2, k.arch.protection("PAGE_KERNEL_EXEC"))
+    area = k.raw_get_vm_area(3 * page, 2, *window)
+    assert (area.addr, k.raw_get_vm_area(page, 2, *window).addr) == (start, start + 4 * page)
+    addr = k.raw_vmalloc_area(area, 0xD2, k.arch.protection("PAGE_KERNEL_EXEC"))
     assert (addr, area.nr_pages, prot_of(k, addr)) == (start, 3, k.arch.protection("PAGE_KERNEL_EXEC"))
     k.vfree(addr)
     k.check()
@@ -301,7 +301,7 @@ def test_a_further_alignment_is_capped_as_ioremaps_is(k):
     page, most = k.arch.page_size, 1 << k.arch.ioremap_max_order
     window = k.layout.vmalloc_start + page, k.layout.vmalloc_end
     for align, expected in ((4 * page, 4 * page), (4 * most, most)):
-        area = k._get_vm_area_node(page, VM.MAP, *window, -1, 0xD0, align)
+        area = k.raw_get_vm_area_node(page, VM.MAP, *window, -1, 0xD0, align)
         assert area.addr == -(-window[0] // expected) * expected
         k.free_vm_area(area)
 
@@ -324,7 +324,7 @@ def test_a_null_page_in_an_areas_array_is_a_bug(k):
 def test_a_callers_own_vpages_warns_at_vfree_and_goes_on(k, flags):
     page = k.arch.page_size
     area = k.get_vm_area(4 * page, int(flags))
-    addr = k._vmalloc_area(area, 0xD0, k.page_kernel)
+    addr = k.raw_vmalloc_area(area, 0xD0, k.page_kernel)
     handle, used = area.pages_handle, k.pages.pages_in_use
     k.mem_map = (0x1000, 64)
     k.vfree(addr)  # C takes the object that holds the page array for an address: vfree(area->pages)
@@ -346,7 +346,7 @@ def test_a_callers_own_vpages_and_an_array_that_is_vmalloced(kernel, registry):
     k = kernel("i386", ram=64 << 20)
     k.mem_map = (0x2000_0000, 32)
     area = k.get_vm_area(1100 * 4096, int(VM.VPAGES))
-    k.vfree(k._vmalloc_area(area, 0xD2, k.page_kernel))
+    k.vfree(k.raw_vmalloc_area(area, 0xD2, k.page_kernel))
     assert (k.dmesg, len(k.vmlist), k.slab.live_objects) == ([], 0, 0)
 
 

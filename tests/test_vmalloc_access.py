@@ -7,7 +7,7 @@ import pytest
 
 from vmcore.errors import ArgumentError, KernelDead, KernelError, KernelOops
 from vmcore.flags import NO_FRAME, VM, VmaFlags
-from vmcore.port.vmalloc import VmAreaStruct
+from vmcore.port.structs import VmAreaStruct
 
 RAM = 64 << 20
 EFAULT, EBUSY, EINVAL = 14, 16, 22

@@ -6,7 +6,7 @@ import pytest
 from tests.listening import Recorder
 from vmcore.errors import KernelBug, KernelDead, KernelError
 from vmcore.flags import NO_FRAME, VM, VmaFlags
-from vmcore.port.vmalloc import VmAreaStruct
+from vmcore.port.structs import VmAreaStruct
 
 RAM = 64 << 20
 ENOMEM, EFAULT, EBUSY, EINVAL = 12, 14, 16, 22
@@ -19,8 +19,8 @@ def k(arch, kernel):
 
 def area_at(k, start, pages):
     """Reserve and map an area outside the vmalloc window; return its address."""
-    area = k._get_vm_area(pages * k.page_size, int(VM.ALLOC), start, k.word_mask)
-    return k._vmalloc_area(area, 0xD2, k.page_kernel)
+    area = k.raw_get_vm_area(pages * k.page_size, int(VM.ALLOC), start, k.word_mask)
+    return k.raw_vmalloc_area(area, 0xD2, k.page_kernel)
 
 
 def test_reads_and_writes_from_address_zero(k):
@@ -132,7 +132,7 @@ def test_the_insertion_outside_the_vma_is_heard_of_one_page(arch, kernel, ragged
 CALLS = {
     "unmap_kernel_range": lambda k, area: k.unmap_kernel_range(area.addr, k.page_size),
     "map_vm_area": lambda k, area: k.map_vm_area(area, k.page_kernel, area.pages),
-    "__get_vm_area": lambda k, area: k._get_vm_area(1, 2, k.layout.vmalloc_start, k.layout.vmalloc_end),
+    "__get_vm_area": lambda k, area: k.raw_get_vm_area(1, 2, k.layout.vmalloc_start, k.layout.vmalloc_end),
     "get_vm_area": lambda k, area: k.get_vm_area(1, 2),
     "get_vm_area_node": lambda k, area: k.get_vm_area_node(1, 2, -1, 0xD0),
     "remove_vm_area": lambda k, area: k.remove_vm_area(area.addr),
@@ -141,8 +141,8 @@ CALLS = {
     "vunmap": lambda k, area: k.vunmap(area.addr),
     "vunmap of NULL": lambda k, area: k.vunmap(0),
     "vmap": lambda k, area: k.vmap(area.pages, 1, 4, k.page_kernel),
-    "__vmalloc_area": lambda k, area: k._vmalloc_area(area, 0xD2, k.page_kernel),
-    "__vmalloc": lambda k, area: k._vmalloc(1, 0xD2, k.page_kernel),
+    "__vmalloc_area": lambda k, area: k.raw_vmalloc_area(area, 0xD2, k.page_kernel),
+    "__vmalloc": lambda k, area: k.raw_vmalloc(1, 0xD2, k.page_kernel),
     "vmalloc": lambda k, area: k.vmalloc(0),
     "vmalloc_node": lambda k, area: k.vmalloc_node(0, -1),
     "vmalloc_user": lambda k, area: k.vmalloc_user(1),

@@ -85,7 +85,7 @@ def test_vmalloc_leaves_what_was_in_its_pages(k):
 def test_a_mask_and_a_protection_of_ones_own(k, heard):
     last = k.arch.levels[-1]
     prot = last.present_mask & -last.present_mask
-    addr = k._vmalloc(k.arch.page_size, 0x102D0 | ZERO, prot)
+    addr = k.raw_vmalloc(k.arch.page_size, 0x102D0 | ZERO, prot)
     assert heard.of("pages_allocated")[0][2] == 0x102D0 | ZERO
     assert heard.of("kmalloc")[0][3] == 0x102D0
     assert k.init_mm.lookup(addr) & ~last.frame_mask == prot

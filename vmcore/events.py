@@ -1,4 +1,4 @@
-"""Records of what a flush symbol was called for and what it did."""
+"""The records that events carry."""
 
 from __future__ import annotations
 
@@ -32,3 +32,10 @@ class Flush(NamedTuple):
     def __repr__(self) -> str:
         did = ", ".join(map(str, self.actions)) or "nothing to do"
         return f"<{self.symbol} cpu {self.cpu} {self.start:#x}..{self.end:#x}: {did}>"
+
+
+class Warned(NamedTuple):
+    """A WARN_ON that fired: the C text of its condition, and the C function that it stands in."""
+
+    condition: str
+    function: str

@@ -97,6 +97,16 @@ class Parameters:
         return 7 * self.pointer_bytes
 
     @property
+    def frames_end(self) -> int:
+        """The first frame that no last-level entry can hold."""
+        return self.levels[-1].physical_end >> self.page_shift
+
+    @property
+    def entry_end(self) -> int:
+        """The first number that is too large for a last-level entry."""
+        return 1 << 8 * self.levels[-1].word_bytes
+
+    @property
     def zone_names(self) -> tuple[str, ...]:
         """Names of the configured zones, in zone order."""
         return tuple(zone.name for zone in self.zones)

@@ -24,13 +24,13 @@ import numpy as np
 from attrs import asdict, frozen
 
 from vmcore.architecture import Window
+from vmcore.cpu.watchers import CpuView
 from vmcore.events import Flush
 from vmcore.hookspecs import hookimpl
 from vmcore.paging.mmu import Mmu
 from vmcore.paging.rights import CACHED, RIGHTS, SHARED, WRITE_BACK, Rights
 
 if TYPE_CHECKING:
-    from vmcore.cpu.cpu import Cpu
     from vmcore.cpu.dcache import DataCache
     from vmcore.machine.machine import Machine
 
@@ -160,7 +160,7 @@ class Checker:
         self._since: dict[int, np.ndarray] = {}
         #: by physical line
         self._lost: dict[int, _Reason] = {}
-        self._cpus: tuple[Cpu, ...] = ()
+        self._cpus: tuple[CpuView, ...] = ()
         self._shift = 0
 
     @property
@@ -170,16 +170,12 @@ class Checker:
 
     def watch(self, machine: Machine) -> None:
         """Begin to look at a machine's CPUs and caches; its events reach a checker that is linked to it."""
-        arch, self._memory, self._cpus, self._shift = (
-            machine.arch,
-            machine.memory,
-            machine.cpus,
-            machine.page_shift,
-        )
-        self._rights, self._page = Rights(arch), machine.page_size
+        arch = machine.arch
+        self._memory, self._cpus, self._shift = machine.memory, machine.cpus, arch.page_shift
+        self._rights, self._page = Rights(arch), arch.page_size
         self._init = Mmu(arch, machine.memory, machine.layout.swapper_pg_dir)
         self._root, self._first_kernel = arch.levels[0], machine.layout.first_kernel_pgd
-        machine.checker = self
+        machine.smp.checker = self
         caches = [cpu.cache for cpu in machine.cpus if cpu.cache is not None]
         for cpu in machine.cpus:
             cpu.tlb.direct = False
@@ -236,7 +232,7 @@ class Checker:
 
     # ---- translations
 
-    def _truth(self, cpu: Cpu, address: int) -> tuple[int | None, int]:
+    def _truth(self, cpu: CpuView, address: int) -> tuple[int | None, int]:
         """Return where a page is and what it allows: the kernel's by init_mm, others by the CPU's tables."""
         walk = (self._init if self._kernels(address) else cpu.mmu).walk(address)
         return walk.physical, self._rights.of(walk)
@@ -244,7 +240,7 @@ class Checker:
     def _kernels(self, address: int) -> bool:
         return address >> self._root.shift & self._root.entries - 1 >= self._first_kernel
 
-    def used(self, cpu: Cpu, address: int, physical: int, flags: int) -> None:
+    def used(self, cpu: CpuView, address: int, physical: int, flags: int) -> None:
         """A TLB entry was used: for the page at *address*, without a walk."""
         found, rights = self._truth(cpu, address)
         more, otherwise = flags & RIGHTS & ~rights, (flags ^ rights) & (SHARED | CACHED | WRITE_BACK)
@@ -256,7 +252,7 @@ class Checker:
         text = f"the TLB translates to {physical:#x}, the page is mapped {now}"
         self._stale_page(STALE_TRANSLATION, cpu, address, text)
 
-    def used_many(self, cpu: Cpu, addresses: np.ndarray, physical: np.ndarray, flags: np.ndarray) -> None:
+    def used_many(self, cpu: CpuView, addresses: np.ndarray, physical: np.ndarray, flags: np.ndarray) -> None:
         """TLB entries were used: for pages at *addresses* (uint64), as `used`, all of one access."""
         mmu = self._init if len(addresses) and self._kernels(int(addresses[0])) else cpu.mmu
         walks = mmu.walk_many(addresses)
@@ -266,7 +262,7 @@ class Checker:
         for n in np.flatnonzero(wrong).tolist():
             self.used(cpu, int(addresses[n]), int(physical[n]), int(flags[n]))
 
-    def _stale_page(self, kind: str, cpu: Cpu, address: int, text: str) -> None:
+    def _stale_page(self, kind: str, cpu: CpuView, address: int, text: str) -> None:
         if (kind, cpu.number, address >> self._shift, _TLB) in self._seen:
             self.found[kind] += 1
             return
@@ -280,7 +276,7 @@ class Checker:
             text += f"; {_TLB} on cpu {flush.cpu}: {flush.did}"
         self._report(kind, cpu.number, address, window, _TLB, text)
 
-    def faulted(self, cpu: Cpu, address: int, access: int) -> None:
+    def faulted(self, cpu: CpuView, address: int, access: int) -> None:
         """A fault stands: is the page there for everybody else?"""
         page = address & -self._page
         physical, rights = self._truth(cpu, page)

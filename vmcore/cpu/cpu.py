@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 from operator import index
-from typing import Any, Protocol
+from typing import Any
 from weakref import proxy
 
 import numpy as np
@@ -20,6 +20,7 @@ from attrs import define, frozen
 from vmcore.architecture import Architecture, Layout
 from vmcore.cpu.dcache import DataCache
 from vmcore.cpu.tlb import Translation, TranslationBuffer, allows
+from vmcore.cpu.watchers import Board, Life
 from vmcore.errors import ArgumentError, PageFault
 from vmcore.memory.physical import PhysicalMemory
 from vmcore.paging.mm import Mm
@@ -49,59 +50,6 @@ _REASONS = {
 # what the cache's fast path needs of a page, and for a store also that it is not CLEAN
 _CACHED_READ = CACHED | READ
 _CACHED_WRITE = CACHED | WRITE_BACK | WRITE | CLEAN
-
-
-class Watcher(Protocol):
-    """Who is told what CPUs do: the coherence checker."""
-
-    def used(self, cpu: Cpu, address: int, physical: int, flags: int) -> None:
-        """A TLB entry was used: for the page at ``address``, without a walk."""
-        ...
-
-    def used_many(self, cpu: Cpu, addresses: np.ndarray, physical: np.ndarray, flags: np.ndarray) -> None:
-        """TLB entries were used by one access: for pages at ``addresses`` (uint64)."""
-        ...
-
-    def faulted(self, cpu: Cpu, address: int, access: int) -> None:
-        """A fault stands."""
-        ...
-
-    def cleared(self, frames: np.ndarray) -> None:
-        """The kernel clears frames, in memory and in its own cache lines of them."""
-        ...
-
-
-class Host(Protocol):
-    """The machine a CPU is in, as far as CPUs need it."""
-
-    arch: Architecture
-    layout: Layout
-    memory: PhysicalMemory
-    checker: Watcher | None
-
-    def alive_for_stores(self) -> None:
-        """Refuse to change the memory of a dead kernel."""
-        ...
-
-    def readable(self) -> None:
-        """Refuse to show the memory of a kernel that was interrupted or closed."""
-        ...
-
-    def interrupted(self, function: str, error: BaseException) -> None:
-        """End the kernel where an exception from outside cuts one of its functions short."""
-        ...
-
-    def tlb_filling(self) -> None:
-        """Note that a TLB is about to keep something, so that no flush is left out."""
-        ...
-
-    def tlb_filled(self, cpu: Cpu, pages: np.ndarray, physical: np.ndarray) -> None:
-        """Note that a CPU keeps translations from now on."""
-        ...
-
-    def fault(self, cpu: Cpu, address: int, access: str, error_code: int) -> bool:
-        """Offer an address that faulted to ``vmalloc_fault``; True: it was repaired."""
-        ...
 
 
 _BATCH = 1 << 16  # pages of one access that are translated in one step
@@ -162,19 +110,21 @@ class Cpu:
         faults: counts.
     """
 
-    def __init__(self, machine: Host, number: int) -> None:
-        """Start on init_mm, with nothing in TLB and cache."""
-        arch, self._memory, self.number = machine.arch, machine.memory, number
-        self._machine: Host = proxy(machine)  # a CPU does not keep its machine
+    def __init__(
+        self, board: Board, life: Life, number: int, arch: Architecture, layout: Layout, memory: PhysicalMemory
+    ) -> None:
+        """Start on init_mm, with an empty TLB and an empty cache."""
+        self._board: Board = proxy(board)  # a CPU does not keep its machine
+        self._life, self._memory, self.number, self._init_root = life, memory, number, layout.swapper_pg_dir
         hardware = arch.hardware
         self.mm: Mm | None = None
-        self.mmu = Mmu(arch, machine.memory, machine.layout.swapper_pg_dir)
+        self.mmu = Mmu(arch, memory, self._init_root)
         self.tlb = TranslationBuffer(hardware.tlb, arch.page_shift)
         self.cache: DataCache | None = None
         if hardware.cache is not None and hardware.cache.modelled:
             cpu = proxy(self)
             translate = lambda lines: cpu.physical_lines(lines)  # noqa: E731, PLW0108  # a bound method would keep it
-            self.cache = DataCache(hardware.cache, number, machine.memory, translate)
+            self.cache = DataCache(hardware.cache, number, memory, translate)
         self.tlb.direct = self.cache is None
         self.faults = FaultCounts()
         self._rights, self._keeps_absent = Rights(arch), hardware.tlb.keeps_absent
@@ -184,7 +134,7 @@ class Cpu:
         self._slots, self._word_mask = hardware.tlb.entries - 1, arch.word_mask
         self._reading, self._writing, self._places = self.tlb.reading, self.tlb.writing, self.tlb.places
         self._flags, self._physical = self.tlb.flags.data, self.tlb.physical.data
-        self._buffer: Any = machine.memory.buffer
+        self._buffer: Any = memory.buffer
 
     def __repr__(self) -> str:
         runs = "init_mm" if self.mm is None else f"process {self.mm.number}"
@@ -214,7 +164,7 @@ class Cpu:
             at = self._places[slot] + inside
             data: bytes = self._buffer[at : at + size]
             return data
-        if self.cache is not None and self._machine.checker is None and fits:
+        if self.cache is not None and self._board.checker is None and fits:
             slot = self.tlb.slot(page, self._space)
             if slot >= 0 and self._flags[slot] & _CACHED_READ == _CACHED_READ:
                 line = self.cache.word(address, size, self._physical[slot] + inside)
@@ -245,14 +195,14 @@ class Cpu:
             at = self._places[slot] + inside
             self._buffer[at : at + size] = what
             return
-        if self.cache is not None and self._machine.checker is None and 0 < size <= self._page_size - inside:
+        if self.cache is not None and self._board.checker is None and 0 < size <= self._page_size - inside:
             slot = self.tlb.slot(page, self._space)
             ready = slot >= 0 and self._flags[slot] & _CACHED_WRITE == _CACHED_WRITE - CLEAN
             try:
                 if ready and self.cache.poke(address, what, self._physical[slot] + inside):
                     return
             except BaseException as error:
-                self._machine.interrupted("store", error)
+                self._life.interrupted("store", error)
                 raise
         self._store(address, np.frombuffer(what, np.uint8))
 
@@ -267,12 +217,12 @@ class Cpu:
             raise ArgumentError(
                 f"access: found {access!r}, expected READ, WRITE or EXECUTE of vmcore.paging.rights"
             )
-        self._machine.readable()
+        self._life.readable()
         try:
             slot = self._page(address >> self._shift, address, access)
             return self._physical[slot] + (address & self._inside)
         except BaseException as error:
-            self._machine.interrupted("physical", error)
+            self._life.interrupted("physical", error)
             raise
 
     def switch_mm(self, mm: Mm | None) -> int:
@@ -280,7 +230,7 @@ class Cpu:
         if self.cache is not None and self.cache.kind.kind == "vivt":
             self.cache.clean_and_invalidate()  # cpu_switch_mm, while the old tables are there
         self.mm, self._space = mm, 0 if mm is None else mm.number
-        self.mmu.root = self._machine.layout.swapper_pg_dir if mm is None else mm.tables.root
+        self.mmu.root = self._init_root if mm is None else mm.tables.root
         return self.tlb.switch(self._space)
 
     # ---- bytes
@@ -309,11 +259,11 @@ class Cpu:
 
     def _load(self, address: int, size: int, access: int) -> bytes:
         address, size = self._check(address, size)
-        self._machine.readable()
+        self._life.readable()
         try:
             return self._load_pages(address, size, access)
         except BaseException as error:
-            self._machine.interrupted("load", error)
+            self._life.interrupted("load", error)
             raise
 
     def _load_pages(self, address: int, size: int, access: int) -> bytes:
@@ -334,11 +284,11 @@ class Cpu:
 
     def _store(self, address: int, data: np.ndarray) -> None:
         address, _ = self._check(address, len(data))
-        self._machine.alive_for_stores()
+        self._life.refuse_dead()
         try:
             self._store_pages(address, data)
         except BaseException as error:
-            self._machine.interrupted("store", error)
+            self._life.interrupted("store", error)
             raise
 
     def _store_pages(self, address: int, data: np.ndarray) -> None:
@@ -421,7 +371,7 @@ class Cpu:
 
     def _page(self, page: int, address: int, access: int) -> int:
         """Return the TLB slot that holds a page, with a right."""
-        checker = self._machine.checker
+        checker = self._board.checker
         slot = self.tlb.slot(page, self._space)
         if slot >= 0:
             kept = self._flags[slot]
@@ -448,7 +398,7 @@ class Cpu:
             if may_repair and self._repaired(address, access, error_code(flags, access)):
                 return self._walk(page, address, access, False)
             if self._keeps_absent and walk.end == End.NOT_PRESENT:
-                self._machine.tlb_filling()
+                self._board.tlb_filling()
                 self.tlb.fill(Translation(page, -1, 0, self._shift, self._space), -1)
             raise self._fault(address, access, walk, flags)
         for mark in self._rights.marks(walk, access == WRITE):
@@ -458,9 +408,9 @@ class Cpu:
         physical, last = walk.physical, walk.steps[-1]
         assert physical is not None
         shift = last.level.shift if last.leaf is None else last.leaf.shift
-        self._machine.tlb_filling()
+        self._board.tlb_filling()
         slot = self.tlb.fill(Translation(page, physical, flags, shift, self._space), self._memory.place(physical))
-        self._machine.tlb_filled(self, np.array([page]), np.array([physical]))
+        self._board.tlb_filled(self, np.array([page]), np.array([physical]))
         return slot
 
     def _many(self, first: int, count: int, address: int, access: int) -> _Pages:
@@ -483,7 +433,7 @@ class Cpu:
 
     def _run(self, first: int, count: int, access: int) -> tuple[_Pages, Walk | None]:
         """Translate consecutive pages up to the first that faults; return the walk of that one, too."""
-        tlb, machine = self.tlb, self._machine
+        tlb, board = self.tlb, self._board
         pages = np.arange(first, first + count)
         slots = pages & self._slots
         hit = tlb.hits(pages, self._space)
@@ -501,7 +451,7 @@ class Cpu:
             if access == WRITE:
                 found &= 0xFF ^ CLEAN
             physical[misses[:good]], flags[misses[:good]] = walks.physical[:good], found[:good]
-            machine.tlb_filling()
+            board.tlb_filling()
             new, where = misses[:good], self._memory.places(walks.physical[:good])
             tlb.fill_many(
                 pages[new],
@@ -512,13 +462,13 @@ class Cpu:
                 where,
             )
             if good:
-                machine.tlb_filled(self, pages[new], walks.physical[:good])
+                board.tlb_filled(self, pages[new], walks.physical[:good])
             count = int(misses[good]) if good < len(misses) else count
         kept = slice(0, count)
-        if machine.checker is not None:
+        if board.checker is not None:
             used = np.flatnonzero(ready[kept])
             at = pages[used].astype(np.uint64) << np.uint64(self._shift)
-            machine.checker.used_many(self, at, physical[used], flags[used])
+            board.checker.used_many(self, at, physical[used], flags[used])
         part = _Pages(physical[kept], self._memory.places(physical[kept]), flags[kept].astype(np.uint8))
         if count == len(pages):
             return part, None
@@ -544,7 +494,7 @@ class Cpu:
     def _repaired(self, address: int, access: int, code: int) -> bool:
         """Take a fault: ask ``vmalloc_fault``; True: try again."""
         self.faults.taken += 1
-        repaired = self._machine.fault(self, address, NAMES[access], code)
+        repaired = self._board.fault(self, address, NAMES[access], code)
         self.faults.repaired += repaired
         return repaired
 
@@ -560,8 +510,8 @@ class Cpu:
             reason = _REASONS.get(walk.end, "has a reserved bit set" if flags & RESERVED else "does not allow it")
             why = f"the {last.level.name} entry{word} at {last.entry_address:#x} {reason}"
         fault = PageFault(address, NAMES[access], self.number, why)
-        if self._machine.checker is not None:
-            self._machine.checker.faulted(self, address, access)
+        if self._board.checker is not None:
+            self._board.checker.faulted(self, address, access)
         return fault
 
 

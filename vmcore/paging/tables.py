@@ -18,6 +18,7 @@ import numpy as np
 from attrs import define, frozen
 
 from vmcore.architecture import Architecture, Leaf
+from vmcore.arrays import readonly
 from vmcore.errors import OutOfMemory
 from vmcore.flags import NO_FRAME
 from vmcore.memory.physical import PhysicalMemory
@@ -28,13 +29,6 @@ _FEW_TABLES = 16  #: tables up to which a walk for each beats arrays
 _BLOCK = 1 << 16  #: tables that are looked up in one step
 _BLOCK_TABLES = 256  #: tables of large pages that are filled in one step, to keep its arrays small
 _WARN_CLEARED = ("!pte_none(ptent) && !pte_present(ptent)", "vunmap_pte_range")
-
-
-def readonly(array: np.ndarray) -> np.ndarray:
-    """Return a view that cannot be written through, for an event."""
-    view = array.view()
-    view.flags.writeable = False
-    return view
 
 
 class TableSource(Protocol):
@@ -99,7 +93,6 @@ class PageTables(TableWalk):
 
     Attributes:
         tables: tables allocated below the root, by level name.
-        fail_countdown: the n-th table allocation from now on fails; 0: none does.
         lock: page_table_lock.
     """
 
@@ -137,7 +130,6 @@ class PageTables(TableWalk):
             self._mirror_away = (self._mirror.offset - self._last.offset) >> self._last.word_shift
         self._supported = arch.supported_pte_mask & ((1 << 8 * arch.levels[-1].word_bytes) - 1)
         self.tables = {level.name: 0 for level in arch.levels[1:]}
-        self.fail_countdown = 0
         self.lock = threading.Lock()
 
     # ---- allocation
@@ -159,12 +151,7 @@ class PageTables(TableWalk):
     def _allocate(self, depth: int, entry_address: int, address: int) -> int | None:
         """Make the table below an entry (mm/memory.c __pud_alloc and its like); return the new entry."""
         child = self.levels[depth + 1].name
-        if self.fail_countdown:
-            self.fail_countdown -= 1
-            failed = not self.fail_countdown
-        else:
-            failed = False
-        table = None if failed else self._source.alloc_table()
+        table = self._source.alloc_table()
         if table is None:
             if self._on_table is not None:
                 self._on_table(level=child, address=address, table=None)

@@ -1,8 +1,9 @@
 """The port of mm/vmalloc.c, function by function, in the order of the C file.
 
-Every function of the file is a method here under its own name, ``__x`` becoming ``_x``. Where C answers NULL
-or -Exxx an exception with the facts is raised; BUG_ON and accesses the machine cannot do end the kernel.
-Numbers are ``unsigned long``: they wrap at the architecture's word. docs/port.md lists each deliberate
+Every function of the file is a method here under its own name. Of names with two underscores, ``__x`` becomes
+``raw_x`` where other files of the kernel call it, for example ``__vmalloc``, and ``_x`` where it is static. An
+exception with the facts is raised where C answers NULL or -Exxx. BUG_ON and accesses the machine cannot do end
+the kernel. Numbers are ``unsigned long``: they wrap at the architecture's word. docs/port.md lists each deliberate
 difference. Line numbers are those of mm/vmalloc.c, revision c21b37f6.
 """
 
@@ -12,16 +13,12 @@ from operator import index
 from typing import Final
 
 import numpy as np
-from attrs import define, field
 
 from vmcore.cpu.cpu import as_bytes
 from vmcore.errors import ArgumentError, InvalidSize, KernelError, OutOfMemory, OutOfVmallocSpace, PageFault
 from vmcore.flags import (
     ANY_NODE,
-    EBUSY,
-    EFAULT,
     EINVAL,
-    ENOMEM,
     GFP,
     GFP_KERNEL,
     GFP_LEVEL_MASK,
@@ -30,9 +27,12 @@ from vmcore.flags import (
     ZERO_SIZE_PTR,
     VmaFlags,
 )
-from vmcore.machine.machine import Machine, mutating
-from vmcore.paging.tables import MapResult, readonly
+from vmcore.machine.life import mutating
+from vmcore.machine.machine import Machine
+from vmcore.paging.tables import MapResult
 from vmcore.placement.arealist import VmStruct
+from vmcore.port.structs import VmAreaStruct
+from vmcore.port.user import UserPages
 from vmcore.wording import counted
 
 # plain ints: an IntFlag costs ten times as much in an expression
@@ -54,23 +54,6 @@ def _bounds(frames: np.ndarray) -> tuple[int, int]:
         numbers = frames.tolist() or (0,)
         return min(numbers), max(numbers)
     return int(frames.min()), int(frames.max())
-
-
-@define(eq=False)
-class VmAreaStruct:
-    """A user mapping (struct vm_area_struct), as far as remap_vmalloc_range() goes.
-
-    Attributes:
-        vm_start: first user address, bytes.
-        vm_end: one past the last.
-        vm_flags: see `vmcore.flags.VmaFlags`.
-        inserted: by page of the mapping, the frame inserted there, int64; NO_FRAME: none.
-    """
-
-    vm_start: int
-    vm_end: int
-    vm_flags: int = 0
-    inserted: np.ndarray = field(factory=lambda: np.empty(0, np.int64), repr=False)
 
 
 class Vmalloc(Machine):
@@ -97,10 +80,10 @@ class Vmalloc(Machine):
         addr, size = index(addr) & self.word_mask, index(size)
         end = addr + size & self.word_mask
         if addr >= end:
-            self.bug("addr >= end", "unmap_kernel_range")
-        self.flush("flush_cache_vunmap", addr, end)
+            self.log.bug("addr >= end", "unmap_kernel_range")
+        self.symbols.flush_cache_vunmap(addr, end)
         self.init_mm.unmap(addr, end)
-        self.flush("flush_tlb_kernel_range", addr, end)
+        self.symbols.flush_tlb_kernel_range(addr, end)
 
     def _unmap_vm_area(self, area: VmStruct) -> None:
         """Unmap an area, guard page included (mm/vmalloc.c:90)."""
@@ -130,7 +113,7 @@ class Vmalloc(Machine):
         Kernel: mm/vmalloc.c:95-167.
         """
         needed = -(self.page_size - area.size >> self.page_shift)  # C reads one for a part of a page, too
-        prot, frames = self._entry_bits(prot, "map_vm_area"), self._page_pointers(pages, needed, "map_vm_area")
+        prot, frames = self.entry_bits(prot, "map_vm_area"), self._page_pointers(pages, needed, "map_vm_area")
         result = self._map_page_pointers(area, prot, frames, "map_vm_area")
         if not result.ok:
             raise self._map_failure(area, result)
@@ -160,30 +143,30 @@ class Vmalloc(Machine):
             )
         return found.astype(np.int64, copy=False)
 
-    def _entry_bits(self, prot: int, function: str) -> int:
+    def entry_bits(self, prot: int, function: str) -> int:
         """Return a caller's protection.
 
         Raises:
             ArgumentError: it has bits that a page-table entry has not.
         """
         bits = index(prot)
-        if not 0 <= bits < self._entry_end:
+        if not 0 <= bits < self.entry_end:
             raise ArgumentError(
-                f"{function}: found protection {bits:#x}, expected bits of an entry, below {self._entry_end:#x}"
+                f"{function}: found protection {bits:#x}, expected bits of an entry, below {self.entry_end:#x}"
             )
         return bits
 
     def _map_page_pointers(self, area: VmStruct, prot: int, frames: np.ndarray, function: str) -> MapResult:
         """Map a caller's frames, and say which of them entries cannot hold (C loses their upper bits silently)."""
         result = self._map_vm_area(area, prot, frames)
-        if _bounds(frames[: result.done])[1] >= self._frames_end:
-            cut = np.flatnonzero(frames[: result.done] >= self._frames_end)
+        if _bounds(frames[: result.done])[1] >= self.frames_end:
+            cut = np.flatnonzero(frames[: result.done] >= self.frames_end)
             n = int(cut[0])
             at = area.addr + (n << self.page_shift)
             more = f" (the first of {len(cut)})" if len(cut) > 1 else ""
-            self.printk(
+            self.log.printk(
                 f"<4>vmcore: {function}: frame {int(frames[n]):#x}{more}, but an entry of {self.arch.name} holds "
-                f"frames below {self._frames_end:#x}: {at:#x} maps frame {int(frames[n]) % self._frames_end:#x}.\n"
+                f"frames below {self.frames_end:#x}: {at:#x} maps frame {int(frames[n]) % self.frames_end:#x}.\n"
             )
         return result
 
@@ -191,17 +174,17 @@ class Vmalloc(Machine):
         addr = area.addr
         end = addr + area.size - self.page_size & self.word_mask
         if addr >= end:
-            self.bug("addr >= end", "map_vm_area")
-        self.steps += 1
+            self.log.bug("addr >= end", "map_vm_area")
+        self.life.steps += 1
         result = self.init_mm.map(addr, end, pages, prot)
-        self.flush("flush_cache_vmap", addr, end)
+        self.symbols.flush_cache_vmap(addr, end)
         return result
 
     def _map_failure(self, area: VmStruct, result: MapResult) -> OutOfMemory:
         at = area.addr + (result.done << self.page_shift)
         missing = "page table" if result.what == "table" else "page (NULL in the page array)"
         text = f"no {missing} for {at:#x}, after {counted(result.done, 'entry', 'entries')}"
-        return OutOfMemory(result.what, text, self.lines(), result.done)
+        return OutOfMemory(result.what, text, self.log.lines(), result.done)
 
     def _get_vm_area_node(
         self, size: int, flags: int, start: int, end: int, node: int, gfp_mask: int, align: int = 1
@@ -231,7 +214,7 @@ class Vmalloc(Machine):
         """
         arch, size = self.arch, index(size)
         if self.in_interrupt:
-            self.bug("in_interrupt()", "__get_vm_area_node")
+            self.log.bug("in_interrupt()", "__get_vm_area_node")
         if align > 1:
             align = min(align, 1 << arch.ioremap_max_order)
         if flags & _IOREMAP:
@@ -241,7 +224,7 @@ class Vmalloc(Machine):
         asked, size = size, size + page - 1 & -page & self.word_mask
         if not size:
             raise InvalidSize(asked)
-        handle = self.kmalloc(self._sizeof_vm_struct, gfp_mask & GFP_LEVEL_MASK, node)
+        handle = self.allocators.kmalloc(self.sizeof_vm_struct, gfp_mask & GFP_LEVEL_MASK, node)
         if handle is None:
             raise OutOfMemory("kmalloc", "kmalloc of a vm_struct failed")
         size = size + page & self.word_mask
@@ -253,20 +236,20 @@ class Vmalloc(Machine):
                 if self.events.area_added is not None:
                     self.events.area_added(address=area.addr, size=size, flags=flags)
                 return area
-        self.kfree(handle)
+        self.allocators.kfree(handle)
         lines = (_OUT_OF_SPACE,) if self.printk_ratelimit else ()
         for line in lines:
-            self.printk(line)
+            self.log.printk(line)
         raise OutOfVmallocSpace(size, align, start, end, lines)
 
     @mutating
-    def _get_vm_area(self, size: int, flags: int, start: int, end: int) -> VmStruct:
+    def raw_get_vm_area(self, size: int, flags: int, start: int, end: int) -> VmStruct:
         """Reserve an area in a window (mm/vmalloc.c:241 __get_vm_area); see `_get_vm_area_node`."""
         return self._get_vm_area_node(size, index(flags), index(start), index(end), ANY_NODE, GFP_KERNEL)
 
     def get_vm_area(self, size: int, flags: int) -> VmStruct:
         """Reserve an area in the vmalloc window (mm/vmalloc.c:257); see `_get_vm_area_node`."""
-        return self._get_vm_area(size, flags, self.layout.vmalloc_start, self.layout.vmalloc_end)
+        return self.raw_get_vm_area(size, flags, self.layout.vmalloc_start, self.layout.vmalloc_end)
 
     @mutating
     def get_vm_area_node(self, size: int, flags: int, node: int, gfp_mask: int) -> VmStruct:
@@ -275,12 +258,32 @@ class Vmalloc(Machine):
         Raises:
             ConfigurationError: this machine has no such node.
         """
-        window, node = (self.layout.vmalloc_start, self.layout.vmalloc_end), self._node(node)
+        window, node = (self.layout.vmalloc_start, self.layout.vmalloc_end), self.allocators.node(node)
         return self._get_vm_area_node(size, index(flags), *window, node, index(gfp_mask))
+
+    @mutating
+    def raw_get_vm_area_node(
+        self, size: int, flags: int, start: int, end: int, node: int, gfp_mask: int, align: int = 1
+    ) -> VmStruct:
+        """Reserve an area in a window, as `_get_vm_area_node` does, with a further alignment that C does not know.
+
+        Args:
+            size: bytes, before rounding up.
+            flags: `VM` bits.
+            start: first address to consider.
+            end: bound, which C looks at late.
+            node: for the descriptor; any if negative.
+            gfp_mask: for the descriptor.
+            align: bytes, a power of two; 1: none but C's own.
+
+        Raises:
+            InvalidSize, OutOfMemory, OutOfVmallocSpace: as for `get_vm_area`.
+        """
+        return self._get_vm_area_node(size, flags, start, end, node, gfp_mask, align)
 
     def find_vm_area(self, addr: int) -> VmStruct | None:
         """Return the first area on the list that starts at an address (mm/vmalloc.c:270 __find_vm_area)."""
-        self.readable()
+        self.life.readable()
         addr = index(addr) & self.word_mask
         with self.lock_vmlist():
             return self.vmlist.find(addr)
@@ -330,12 +333,12 @@ class Vmalloc(Machine):
             return
         if deallocate_pages:
             self._free_area_pages(area)
-        self.kfree(area.handle)
+        self.allocators.kfree(area.handle)
 
     def _complain(self, what: str, addr: int) -> None:
         digits = self.arch.word_bits // 4
-        self.printk(f"<3>Trying to vfree() {what} ({addr:0{digits}x})\n")
-        self.warn_on("1", "__vunmap")
+        self.log.printk(f"<3>Trying to vfree() {what} ({addr:0{digits}x})\n")
+        self.log.warn_on("1", "__vunmap")
 
     def _free_area_pages(self, area: VmStruct) -> None:
         """Free an area's pages and then its page array (mm/vmalloc.c:344-356)."""
@@ -345,22 +348,22 @@ class Vmalloc(Machine):
                 self._read_page_array(area, frames)
             if (NO_FRAME in frames.tolist()) if len(frames) <= _FEW else frames.min() < 0:
                 first = int((frames == NO_FRAME).argmax())
-                self.free_pages(frames[:first])
-                self.bug("!area->pages[i]", "__vunmap")
-            self.free_pages(frames)
+                self.allocators.free_pages(frames[:first])
+                self.log.bug("!area->pages[i]", "__vunmap")
+            self.allocators.free_pages(frames)
         if area.flags & _VPAGES:  # of a caller's own flag: C takes the pointer of an object for an address
             self.vfree(area.pages_handle or area.pages_addr)
         else:
-            self.kfree(area.pages_handle)
+            self.allocators.kfree(area.pages_handle)
 
     def _read_page_array(self, area: VmStruct, frames: np.ndarray) -> None:
         """Oops where C cannot read a vmalloc'ed page array any more, the pages in front of it freed."""
-        pointer = self._pointer_bytes
+        pointer = self.pointer_bytes
         mapped = self._frames_under(area.pages_addr, len(frames) * pointer)
         if (missing := np.flatnonzero(mapped == NO_FRAME)).size:
             readable = (int(missing[0]) << self.page_shift) // pointer
-            self.free_pages(frames[:readable])
-            self.oops(area.pages_addr + readable * pointer, "read")
+            self.allocators.free_pages(frames[:readable])
+            self.log.oops(area.pages_addr + readable * pointer, "read")
 
     @mutating
     def vfree(self, addr: int) -> None:
@@ -374,14 +377,14 @@ class Vmalloc(Machine):
         Kernel: mm/vmalloc.c:372.
         """
         if self.in_interrupt:
-            self.bug("in_interrupt()", "vfree")
+            self.log.bug("in_interrupt()", "vfree")
         self._vunmap(addr, deallocate_pages=True)
 
     @mutating
     def vunmap(self, addr: int) -> None:
         """Release a mapping made by vmap(); its pages stay the caller's (mm/vmalloc.c:388). See `vfree`."""
         if self.in_interrupt:
-            self.bug("in_interrupt()", "vunmap")
+            self.log.bug("in_interrupt()", "vunmap")
         self._vunmap(addr, deallocate_pages=False)
 
     @mutating
@@ -405,8 +408,8 @@ class Vmalloc(Machine):
 
         Kernel: mm/vmalloc.c:405.
         """
-        count, prot = index(count) & _UINT, self._entry_bits(prot, "vmap")
-        self._limit(count)
+        count, prot = index(count) & _UINT, self.entry_bits(prot, "vmap")
+        self.check_num_physpages(count)
         size = count << self.page_shift & _UINT
         frames = self._page_pointers(pages, size >> self.page_shift, "vmap")
         area = self.get_vm_area(size, flags)
@@ -416,7 +419,12 @@ class Vmalloc(Machine):
             raise self._map_failure(area, result)
         return area.addr
 
-    def _limit(self, count: int) -> None:
+    def check_num_physpages(self, count: int) -> None:
+        """Refuse a request for more pages than num_physpages.
+
+        Raises:
+            OutOfMemory: there are fewer.
+        """
         if count > self.num_physpages:
             raise OutOfMemory(
                 "num_physpages",
@@ -433,19 +441,19 @@ class Vmalloc(Machine):
         """
         page = self.page_size
         nr_pages = (area.size - page & self.word_mask) >> self.page_shift & _UINT
-        array_size = nr_pages * self._pointer_bytes & _UINT
+        array_size = nr_pages * self.pointer_bytes & _UINT
         area.nr_pages = nr_pages
         self._page_array(area, array_size, gfp_mask, node, page_array_on_list)
         if area.pages_handle == ZERO_SIZE_PTR and nr_pages:
-            self.alloc_pages(1, gfp_mask, node)  # the first store to the array of size 0 faults
-            self.oops(ZERO_SIZE_PTR, "write")
-        frames = area.pages = self.alloc_pages(nr_pages, gfp_mask, node)
+            self.allocators.alloc_pages(1, gfp_mask, node)  # the first store to the array of size 0 faults
+            self.log.oops(ZERO_SIZE_PTR, "write")
+        frames = area.pages = self.allocators.alloc_pages(nr_pages, gfp_mask, node)
         if self.mem_map is not None and area.pages_addr:
             self._store_page_array(area, frames, self.mem_map)
         if len(frames) < nr_pages:
             area.nr_pages = len(frames)
             text = f"page {len(frames)} of {nr_pages} could not be allocated"
-            failure = OutOfMemory("page", text, self.lines(), len(frames))
+            failure = OutOfMemory("page", text, self.log.lines(), len(frames))
             self.vfree(area.addr)
             raise failure
         result = self._map_vm_area(area, prot, frames)
@@ -462,32 +470,50 @@ class Vmalloc(Machine):
                 area.pages_addr = self._vmalloc_node(array_size, gfp_mask | _ZERO, self.page_kernel, node)
                 area.flags |= _VPAGES
             else:
-                area.pages_handle = self.kmalloc(array_size, gfp_mask & GFP_LEVEL_MASK | _ZERO, node)
+                area.pages_handle = self.allocators.kmalloc(array_size, gfp_mask & GFP_LEVEL_MASK | _ZERO, node)
                 if area.pages_handle is None:
                     raise OutOfMemory(
                         "kmalloc", f"kmalloc of a page array of {counted(array_size, 'byte', form='#x')} failed"
                     )
         except _NULL:
             self.remove_vm_area(area.addr)
-            self.kfree(area.handle)
+            self.allocators.kfree(area.handle)
             raise
 
     def _store_page_array(self, area: VmStruct, frames: np.ndarray, mem_map: tuple[int, int]) -> None:
         """Put into a vmalloc'ed page array the pointers that C has there."""
         base, size = mem_map
-        pointers = (base + size * frames).astype(f"u{self._pointer_bytes}")
+        pointers = (base + size * frames).astype(f"u{self.pointer_bytes}")
         if len(pointers):
             self._copy_to(area.pages_addr, pointers.view(np.uint8))
 
     @mutating
-    def _vmalloc_area(self, area: VmStruct, gfp_mask: int, prot: int) -> int:
+    def raw_vmalloc_area(self, area: VmStruct, gfp_mask: int, prot: int) -> int:
         """Back an area the caller reserved (mm/vmalloc.c:473 __vmalloc_area); return its address.
 
         Raises:
             OutOfMemory: pages, tables or the page array; the area is gone then.
             OutOfVmallocSpace: no hole for the page array of a large area.
         """
-        return self._vmalloc_area_node(area, index(gfp_mask), self._entry_bits(prot, "__vmalloc_area"), ANY_NODE)
+        return self._vmalloc_area_node(area, index(gfp_mask), self.entry_bits(prot, "__vmalloc_area"), ANY_NODE)
+
+    @mutating
+    def raw_vmalloc_area_node(
+        self, area: VmStruct, gfp_mask: int, prot: int, node: int, page_array_on_list: bool = True
+    ) -> int:
+        """Back an area the caller reserved with pages of a node (mm/vmalloc.c:425 __vmalloc_area_node).
+
+        Args:
+            area: on the list; it is gone if this fails.
+            gfp_mask: for the pages and the page array.
+            prot: protection bits of the last level.
+            node: of the pages; any if negative.
+            page_array_on_list: False keeps the page array of a large area out of the address space, unlike C.
+
+        Raises:
+            OutOfMemory, OutOfVmallocSpace: as for `raw_vmalloc_area`.
+        """
+        return self._vmalloc_area_node(area, gfp_mask, prot, node, page_array_on_list)
 
     def _vmalloc_node(self, size: int, gfp_mask: int, prot: int, node: int) -> int:
         """Allocate virtually contiguous memory (mm/vmalloc.c:489 __vmalloc_node)."""
@@ -496,15 +522,15 @@ class Vmalloc(Machine):
         size = asked + page - 1 & -page & self.word_mask
         if not size:
             raise InvalidSize(asked)
-        self._limit(size >> self.page_shift)
+        self.check_num_physpages(size >> self.page_shift)
         window = self.layout.vmalloc_start, self.layout.vmalloc_end
         area = self._get_vm_area_node(size, _ALLOC, *window, node, gfp_mask)
         return self._vmalloc_area_node(area, gfp_mask, prot, node)
 
     @mutating
-    def _vmalloc(self, size: int, gfp_mask: int, prot: int) -> int:
+    def raw_vmalloc(self, size: int, gfp_mask: int, prot: int) -> int:
         """Allocate with a page-allocator mask and a protection (mm/vmalloc.c:505 __vmalloc); see `vmalloc`."""
-        return self._vmalloc_node(size, index(gfp_mask), self._entry_bits(prot, "__vmalloc"), ANY_NODE)
+        return self._vmalloc_node(size, index(gfp_mask), self.entry_bits(prot, "__vmalloc"), ANY_NODE)
 
     def vmalloc(self, size: int) -> int:
         """Allocate virtually contiguous memory.
@@ -523,12 +549,12 @@ class Vmalloc(Machine):
 
         Kernel: mm/vmalloc.c:520.
         """
-        return self._vmalloc(size, GFP_KERNEL | _HIGHMEM, self.page_kernel)
+        return self.raw_vmalloc(size, GFP_KERNEL | _HIGHMEM, self.page_kernel)
 
     @mutating
     def vmalloc_user(self, size: int) -> int:
         """Allocate zeroed memory that may be mapped to user space (mm/vmalloc.c:533); see `vmalloc`."""
-        return self._usermap(self._vmalloc(size, GFP_KERNEL | _HIGHMEM | _ZERO, self.page_kernel))
+        return self._usermap(self.raw_vmalloc(size, GFP_KERNEL | _HIGHMEM | _ZERO, self.page_kernel))
 
     def _usermap(self, addr: int) -> int:
         if not addr:  # an area at address 0 is NULL to C
@@ -546,23 +572,23 @@ class Vmalloc(Machine):
         Raises:
             ConfigurationError: this machine has no such node.
         """
-        return self._vmalloc_node(size, GFP_KERNEL | _HIGHMEM, self.page_kernel, self._node(node))
+        return self._vmalloc_node(size, GFP_KERNEL | _HIGHMEM, self.page_kernel, self.allocators.node(node))
 
     def vmalloc_exec(self, size: int) -> int:
         """Allocate executable memory (mm/vmalloc.c:582); see `vmalloc`.
 
         Where the headers do not define PAGE_KERNEL_EXEC it is PAGE_KERNEL (mm/vmalloc.c:566).
         """
-        return self._vmalloc(size, GFP_KERNEL | _HIGHMEM, self.protection("PAGE_KERNEL_EXEC"))
+        return self.raw_vmalloc(size, GFP_KERNEL | _HIGHMEM, self.protection("PAGE_KERNEL_EXEC"))
 
     def vmalloc_32(self, size: int) -> int:
         """Allocate pages that 32 bits of physical address reach (mm/vmalloc.c:602); see `vmalloc`."""
-        return self._vmalloc(size, self.arch.gfp_vmalloc32, self.page_kernel)
+        return self.raw_vmalloc(size, self.arch.gfp_vmalloc32, self.page_kernel)
 
     @mutating
     def vmalloc_32_user(self, size: int) -> int:
         """Allocate zeroed 32-bit memory that may be mapped to user space (mm/vmalloc.c:615)."""
-        return self._usermap(self._vmalloc(size, self.arch.gfp_vmalloc32 | _ZERO, self.page_kernel))
+        return self._usermap(self.raw_vmalloc(size, self.arch.gfp_vmalloc32 | _ZERO, self.page_kernel))
 
     def vread(self, addr: int, count: int) -> bytes:
         """Read kernel virtual memory; holes between areas and guard pages read as zeros.
@@ -580,7 +606,7 @@ class Vmalloc(Machine):
 
         Kernel: mm/vmalloc.c:631.
         """
-        self.readable()
+        self.life.readable()
         mask, page = self.word_mask, self.page_size
         addr, count = index(addr) & mask, index(count) & mask
         if addr + count & mask < count:  # don't allow overflow
@@ -652,16 +678,16 @@ class Vmalloc(Machine):
     def _copy_from(self, addr: int, count: int) -> bytes:
         """Read kernel memory on the running CPU, or oops at the first byte that faults."""
         try:
-            return self.cpu.load(addr, count)
+            return self.smp.cpu.load(addr, count)
         except PageFault as fault:
-            self.oops(fault.address, fault.access)
+            self.log.oops(fault.address, fault.access)
 
     def _copy_to(self, addr: int, data: np.ndarray) -> None:
         """Write kernel memory on the running CPU, page after page, until the first byte that faults."""
         try:
-            self.cpu.store(addr, data)
+            self.smp.cpu.store(addr, data)
         except PageFault as fault:
-            self.oops(fault.address, fault.access)
+            self.log.oops(fault.address, fault.access)
 
     def _frames_under(self, addr: int, count: int) -> np.ndarray:
         shift = self.page_shift
@@ -696,69 +722,8 @@ class Vmalloc(Machine):
             if usize + offset & mask > area.size - page & mask:
                 raise KernelError(EINVAL, f"remap_vmalloc_range: {usize:#x} bytes from {offset:#x} on do not fit "
                                           f"the area at {addr:#x}")  # fmt: skip
-        self._insert_pages(vma, addr + offset & mask, usize)
+        UserPages(self, vma).insert(addr + offset & mask, usize)
         vma.vm_flags |= _RESERVED
-
-    def _insert_pages(self, vma: VmAreaStruct, addr: int, usize: int) -> None:
-        """vm_insert_page() for each page (mm/memory.c), in one step up to the first that fails.
-
-        The loop tests ``usize`` after each page: a size that is no multiple of a page runs on to the end of
-        the vma, where vm_insert_page() stops it with -EFAULT; in a vma that ends where it starts, or below, it
-        stops at once.
-        """
-        if vma.vm_end & self.word_mask <= vma.vm_start & self.word_mask:
-            usize = 0
-        inside, ragged = usize >> self.page_shift, bool(usize & self.page_size - 1)
-        tried = inside + ragged
-        for first in range(0, tried, _BATCH):
-            self._insert_batch(vma, addr, first, min(tried - first, _BATCH))
-        if ragged or not tried:
-            beyond = self.init_mm.frames(addr + (tried << self.page_shift), 1)
-            self._insert_failed(vma, tried, beyond, EFAULT)
-
-    def _insert_batch(self, vma: VmAreaStruct, addr: int, first: int, count: int) -> None:
-        """Insert ``count`` pages of the mapping from ``first`` on, or those before the first that fails."""
-        shift = self.page_shift
-        if len(vma.inserted) < first + count:
-            more = np.full(first + count - len(vma.inserted), NO_FRAME, np.int64)
-            vma.inserted = np.concatenate((vma.inserted, more))
-        frames = self.init_mm.frames(addr + (first << shift), count)
-        slots = vma.inserted[first : first + count]
-        done, errno = self._insertable(frames, slots)
-        if done or errno in (ENOMEM, EBUSY):
-            vma.vm_flags |= _INSERTPAGE
-        slots[:done] = frames[:done]
-        self._inserted(vma.vm_start + (first << shift), frames[:done], 0)
-        if done < count:
-            if not errno:
-                self.oops(0, "read page_count(NULL)")
-            self._insert_failed(vma, first + done, frames[done : done + 1], errno)
-
-    def _insertable(self, frames: np.ndarray, slots: np.ndarray) -> tuple[int, int]:
-        """Return how many pages can be inserted, and the errno of the next (0: it is NULL, or there is none)."""
-        null = frames == NO_FRAME
-        loose = ~null & ~self.pages.allocated(np.where(null, 0, frames))
-        busy = slots != NO_FRAME
-        stop = int((null | loose | busy).argmax()) if (null | loose | busy).any() else len(frames)
-        counted = stop + (1 if stop < len(frames) and busy[stop] and not null[stop] and not loose[stop] else 0)
-        if 0 < self._insert_countdown <= counted:
-            done, self._insert_countdown = self._insert_countdown - 1, 0
-            return done, ENOMEM
-        self._insert_countdown = max(self._insert_countdown - counted, 0)
-        if stop == len(frames) or null[stop]:
-            return stop, 0
-        return stop, EINVAL if loose[stop] else EBUSY
-
-    def _inserted(self, address: int, frames: np.ndarray, errno: int) -> None:
-        if self.events.page_inserted is not None and len(frames):
-            self.events.page_inserted(address=address, frames=readonly(frames), errno=errno)
-
-    def _insert_failed(self, vma: VmAreaStruct, number: int, frames: np.ndarray, errno: int) -> None:
-        at = vma.vm_start + (number << self.page_shift)
-        self._inserted(at, frames, -errno)
-        reason = {EFAULT: "it is outside the vma", EBUSY: "a page is there already", EINVAL: "the page is free"}
-        why = reason.get(errno, "out of memory")
-        raise KernelError(errno, f"vm_insert_page at {at:#x}: {why} (after {counted(number, 'page')})")
 
     @mutating
     def alloc_vm_area(self, size: int) -> VmStruct:
@@ -773,9 +738,9 @@ class Vmalloc(Machine):
         area = self.get_vm_area(size, _IOREMAP)
         end = area.addr + area.size & self.word_mask
         if area.addr >= end:
-            self.bug("addr >= end", "apply_to_page_range")
+            self.log.bug("addr >= end", "apply_to_page_range")
         if not self.init_mm.populate(area.addr, end):
-            failure = OutOfMemory("table", f"no page table for the area at {area.addr:#x}", self.lines())
+            failure = OutOfMemory("table", f"no page table for the area at {area.addr:#x}", self.log.lines())
             self.free_vm_area(area)
             raise failure
         self.vmalloc_sync_all()
@@ -790,8 +755,13 @@ class Vmalloc(Machine):
         """
         removed = self._take_off_list(area.addr)
         if removed is not area:
-            self.bug("ret != area", "free_vm_area")
-        self.kfree(area.handle)
+            self.log.bug("ret != area", "free_vm_area")
+        self.allocators.kfree(area.handle)
+
+    @mutating
+    def vmalloc_sync_all(self) -> None:
+        """Call the symbol, which is weak (mm/vmalloc.c:769)."""
+        self.symbols.vmalloc_sync_all()
 
     # ---- mm/memory.c, beside them
 

@@ -104,10 +104,10 @@ class Requests:
         entry = self.given.get(line)
         flags = _ALLOC if entry is None else _IOREMAP if "ioremap" in entry.kinds else _MAP
         if route.limited and flags != _IOREMAP:
-            kernel._limit((size >> kernel.arch.page_shift) - 1)
+            kernel.check_num_physpages((size >> kernel.arch.page_shift) - 1)
         area = self._reserve(asked, flags, align, route)
         if entry is None:
-            kernel._vmalloc_area_node(area, route.gfp, route.prot, ANY_NODE, page_array_on_list=False)
+            kernel.raw_vmalloc_area_node(area, route.gfp, route.prot, ANY_NODE, page_array_on_list=False)
             self.backing["frames"] += 1
         else:
             self._map(area, entry)
@@ -116,7 +116,7 @@ class Requests:
     def _reserve(self, asked: int, flags: int, align: int, route: Route) -> VmStruct:
         """Get an area inside its window: where the C looks at ``end`` too late, take it back."""
         kernel = self.kernel
-        area = kernel._get_vm_area_node(asked, flags, route.start, route.end, ANY_NODE, route.gfp, align)
+        area = kernel.raw_get_vm_area_node(asked, flags, route.start, route.end, ANY_NODE, route.gfp, align)
         if route.start <= area.addr and area.addr + area.size <= route.limit:
             return area
         # An area that wraps cannot be unmapped (BUG_ON), and nothing is mapped yet.

@@ -24,7 +24,8 @@ from vmcore.linking.link import assemble
 from vmcore.linking.registry import Registry
 from vmcore.memory.physical import PhysicalMemory
 from vmcore.placement.arealist import VmStruct
-from vmcore.port.vmalloc import Vmalloc, VmAreaStruct
+from vmcore.port.structs import VmAreaStruct
+from vmcore.port.vmalloc import Vmalloc
 from vmcore.units import Bank
 from vmcore.wording import counted
 
@@ -389,8 +390,8 @@ class ScriptRun:
             "vmalloc_32": lambda: k.vmalloc_32(a[0]),
             "vmalloc_32_user": lambda: k.vmalloc_32_user(a[0]),
             "vmalloc_node": lambda: k.vmalloc_node(a[0], _signed(a[1])),
-            "__vmalloc": lambda: k._vmalloc(a[0], a[1] & _UINT, prot(a[2])),
-            "__vmalloc_area": lambda: k._vmalloc_area(a[0].area, a[1] & _UINT, prot(a[2])),
+            "__vmalloc": lambda: k.raw_vmalloc(a[0], a[1] & _UINT, prot(a[2])),
+            "__vmalloc_area": lambda: k.raw_vmalloc_area(a[0].area, a[1] & _UINT, prot(a[2])),
             "vmap": lambda: k.vmap(result.pages, a[0], a[1], prot(a[2])),
             "vmap_again": lambda: k.vmap(a[0].pages, a[1], a[2], prot(a[3])),
         }[name]
@@ -435,7 +436,7 @@ class ScriptRun:
             _check_most(a[0] >> self.arch.page_shift, _MAX_ENTRIES, "tables for", "page")
         call: Callable[[], VmStruct] = {
             "get_vm_area": lambda: k.get_vm_area(a[0], a[1]),
-            "__get_vm_area": lambda: k._get_vm_area(a[0], a[1], a[2], a[3]),
+            "__get_vm_area": lambda: k.raw_get_vm_area(a[0], a[1], a[2], a[3]),
             "get_vm_area_node": lambda: k.get_vm_area_node(a[0], a[1], _signed(a[2]), a[3] & _UINT),
             "alloc_vm_area": lambda: k.alloc_vm_area(a[0]),
         }[name]
@@ -457,7 +458,7 @@ class ScriptRun:
         if area is None:
             return {"ret": None, "area": None}
         if "keep" not in a[1:]:
-            self.kernel.kfree(area.handle)
+            self.kernel.allocators.kfree(area.handle)
         return {"ret": hexed(area.addr) if area.addr else None, "area": _area(area)}
 
     def _map_vm_area(self, name: str, a: list[Any], result: _Result) -> dict[str, Any]:
@@ -506,7 +507,7 @@ class ScriptRun:
         return {}
 
     def _fail(self, name: str, a: list[Any], result: _Result) -> dict[str, Any]:
-        self.kernel.fail(a[0], a[1])
+        self.kernel.faults.inject(a[0], a[1])
         return {}
 
     def _dump(self, name: str, a: list[Any], result: _Result) -> dict[str, Any]:
