@@ -14,7 +14,7 @@ from vmcore_arches.arm import family as arm
 from vmcore_arches.x86 import family as x86
 from vmcore_arches.x86 import i386_pae, x86_64
 
-from vmcore.architecture import LayoutRequest
+from vmcore.architecture import LayoutRequest, Symbols
 from vmcore.linking import weak
 from vmcore.linking.link import link
 from vmcore.linking.registry import load
@@ -37,7 +37,7 @@ def test_the_plugin_brings_its_records_through_the_registry():
     registry = load(points=())
     registry.add(vmcore_arches, "builtin")
     assert dict(registry.architectures) == RECORDS
-    assert vmcore_arches.vmcore_api == (1, 0)
+    assert vmcore_arches.vmcore_api == (1, 2)
 
 
 @pytest.mark.parametrize("name", RECORDS)
@@ -69,8 +69,12 @@ def test_an_evolved_record_keeps_the_symbols_of_its_name(name):
     assert linked(evolve(RECORDS[name], default_ram=1 << 28)) == linked(RECORDS[name])
 
 
-def test_a_record_of_another_name_gets_the_weak_symbols():
-    stranger = linked(evolve(RECORDS["i386"], name="stranger"))
+def test_a_record_of_another_name_keeps_its_symbols():
+    assert linked(evolve(RECORDS["i386"], name="stranger")) == linked(RECORDS["i386"])
+
+
+def test_a_record_without_symbols_gets_the_weak_ones():
+    stranger = linked(evolve(RECORDS["i386"], symbols=Symbols()))
     assert stranger.flush_tlb_kernel_range is weak.flush_nothing
     assert stranger.vmalloc_sync_all is weak.vmalloc_sync_all
     assert stranger.vmalloc_fault is weak.vmalloc_fault

@@ -5,7 +5,7 @@ from attrs import evolve
 from vmcore_arches.arm import armv5, armv7
 
 from tests.dropping import DROPPING, FLUSHES, linear, work, write
-from vmcore.coherence.checker import FRAME_IN_USE, LOST_LINE, STALE_LINE, STALE_TRANSLATION, UNREPAIRED_FAULT
+from vmcore.coherence.report import FRAME_IN_USE, LOST_LINE, STALE_LINE, STALE_TRANSLATION, UNREPAIRED_FAULT
 from vmcore.errors import PageFault
 from vmcore.flags import GFP_KERNEL, VM
 from vmcore.hookspecs import hookimpl

@@ -12,7 +12,7 @@ from attrs import evolve
 from vmcore_arches.arm import armv5, armv7
 
 from tests.dropping import DROPPING, FLUSHES, linear
-from vmcore.coherence.checker import STALE_LINE, STALE_TRANSLATION
+from vmcore.coherence.report import STALE_LINE, STALE_TRANSLATION
 from vmcore.errors import PageFault
 from vmcore.flags import GFP, GFP_KERNEL, VM
 

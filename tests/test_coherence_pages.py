@@ -6,7 +6,8 @@ from attrs import evolve
 from vmcore_arches.arm import armv7
 
 from tests.dropping import frames_apart, linear, write
-from vmcore.coherence.checker import LOST_LINE, STALE_LINE, STALE_TRANSLATION, Checker
+from vmcore.coherence.checker import Checker
+from vmcore.coherence.report import LOST_LINE, STALE_LINE, STALE_TRANSLATION
 from vmcore.flags import GFP, GFP_KERNEL, VM
 
 RAM, PAGE = 64 << 20, 0x1000
@@ -198,7 +199,7 @@ def test_what_a_tlb_held_before_it_was_watched_is_dropped(kernel):
     at = k.vmalloc(PAGE)
     for cpu in k.cpus:
         cpu.load(at, 1)
-    checker = Checker()
+    checker = Checker(k.page_shift)
     checker.watch(k)
     assert [len(cpu.tlb) for cpu in k.cpus] == [0, 0]
 

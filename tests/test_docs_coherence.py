@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from vmcore_arches.arm.armv7 import ALIASING_VIPT
 
 from vmcore.cli import main
-from vmcore.coherence import checker as coherence
+from vmcore.coherence import report as coherence
 from vmcore.flags import VM
 from vmcore.scenes.catalogue import SCENES
 

@@ -76,7 +76,7 @@ def test_symbols_and_events_are_exactly_the_hooks():
 
 
 def test_the_contract_version_is_a_major_and_a_minor():
-    assert hookspecs.API_VERSION == (1, 1)
+    assert hookspecs.API_VERSION == (1, 2)
 
 
 # ---- the examples of the document, executed

@@ -7,6 +7,7 @@ from typing import ClassVar
 import pytest
 from attrs import evolve
 
+from vmcore.architecture import Symbols
 from vmcore.errors import BrokenInvariant, ConfigurationError, KernelBug, OutOfMemory
 from vmcore.hookspecs import hookimpl
 from vmcore.paging.mmu import Mmu
@@ -162,8 +163,8 @@ def test_another_table_in_a_process_is_a_bug(kernel):
     assert (k.pgd_lock.locked(), k.vmlist_lock.locked()) == (False, False)
 
 
-def test_a_record_of_another_name_keeps_the_weak_symbol(kernel):
-    k = kernel(evolve(kernel("x86_64", ram=RAM).arch, name="someones"), ram=RAM)
+def test_a_record_without_symbols_has_the_weak_ones(kernel):
+    k = kernel(evolve(kernel("x86_64", ram=RAM).arch, symbols=Symbols()), ram=RAM)
     mm = k.mm_alloc()
     addr = k.alloc_vm_area(0x1000).addr
     assert (mm.tables.entry(addr, 0)[1], k.syncs, k.linked.vmalloc_fault(k, 0, addr, 0)) == (0, 1, False)

@@ -5,7 +5,7 @@ from attrs import evolve
 
 from tests import synthetic
 from vmcore import Kernel, hookimpl
-from vmcore.coherence.checker import FRAME_IN_USE, LOST_LINE, STALE_LINE, STALE_TRANSLATION, UNREPAIRED_FAULT
+from vmcore.coherence.report import FRAME_IN_USE, LOST_LINE, STALE_LINE, STALE_TRANSLATION, UNREPAIRED_FAULT
 from vmcore.errors import ConfigurationError, UnknownArchitecture
 from vmcore.linking import weak
 from vmcore.scenes.catalogue import SCENES, leave_out, perform

@@ -2,7 +2,8 @@
 
 Three kinds. *Discovery* hooks are asked once per registry. *Link* hooks return a callable (or None to
 decline) and are asked only when a machine is built, as a linker resolves a symbol; the call itself is a
-plain call. *Event* hooks are told what happened, once per run of pages, never per page.
+plain call. A record brings its own definitions as `vmcore.architecture.Symbols`; a link hook defines or wraps a
+symbol of another record. *Event* hooks are told what happened, once per run of pages, never per page.
 
 Link symbols and events run under the locks the C code holds at that point. They must not call back into
 vmalloc, nor take vmlist_lock where it is held (find_vm_area, vread): that is a `KernelBug`, "recursive
@@ -13,25 +14,25 @@ read-only views, valid during the call.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 import pluggy
 
 from vmcore.architecture import Architecture
 from vmcore.events import Flush
+from vmcore.host import Host
 
 #: (major, minor). A plugin's ``vmcore_api`` must have this major and no newer minor.
-API_VERSION: Final = (1, 1)
+API_VERSION: Final = (1, 2)
 
 PROJECT: Final = "vmcore"
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
-# The kernel that a symbol is handed is a `vmcore.machine.machine.Machine`; it stands floors above the contract.
-FlushSymbol: TypeAlias = Callable[[Any, int, int, int], None]
-SyncSymbol: TypeAlias = Callable[[Any], None]
-FaultSymbol: TypeAlias = Callable[[Any, int, int, int], bool]
+FlushSymbol: TypeAlias = Callable[[Host, int, int, int], None]
+SyncSymbol: TypeAlias = Callable[[Host], None]
+FaultSymbol: TypeAlias = Callable[[Host, int, int, int], bool]
 
 # ---- discovery
 

@@ -89,7 +89,7 @@ class Kernel(Vmalloc):
         layout = record.lay_out(chosen.request(record))
         if not 1 <= chosen.cpus <= record.max_cpus:
             raise ConfigurationError(f"{record.name}: cpus is {chosen.cpus}, expected 1 to {record.max_cpus}")
-        checker = Checker() if check_coherence else None
+        checker = Checker(record.page_shift) if check_coherence else None
         listeners = (*listeners, checker.listener) if checker is not None else listeners
         linked, events, left_out = assemble(self.registry, record, listeners)
         memory = PhysicalMemory(layout.banks, record.page_shift)

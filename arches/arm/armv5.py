@@ -146,4 +146,5 @@ ARMV5 = Architecture(
     hardware=ARM926,
     linear_map=LinearMap(leaf="1 MiB section", flags=0x41E),
     image=arm.IMAGE,
+    symbols=arm.SYMBOLS,
 )

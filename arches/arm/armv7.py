@@ -128,6 +128,7 @@ ARMV7 = Architecture(
     hardware=HardwareView(levels=HARDWARE_LEVELS, mirror=Mirror(0x000, v6), tlb=TLB, domain_register=DACR),
     linear_map=LinearMap(leaf="1 MiB section", flags=0x40E, smp_flags=0x10000),
     image=arm.IMAGE,
+    symbols=evolve(arm.SYMBOLS, flush_tlb_kernel_range=arm.flush_tlb_kernel_range_v6),
 )
 
 # ---- later kernels: other halves, other L_PTE bits (DIRTY, RDONLY, USER, XN; four bits of memory type)

@@ -10,18 +10,24 @@ arch-*/memory.h, arch-*/vmalloc.h, arch/arm/mm/fault.c, mmu.c, of 2.6.24; ARM Ar
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from attrs import frozen
 
-from vmcore.architecture import Access, KernelImage, Layout, LayoutRequest, Leaf, Level, Window, cut_banks
+from vmcore.architecture import (
+    Access,
+    KernelImage,
+    Layout,
+    LayoutRequest,
+    Leaf,
+    Level,
+    Symbols,
+    Window,
+    cut_banks,
+)
 from vmcore.errors import LayoutError
+from vmcore.host import Host
 from vmcore.units import format_size
 
 from ..lowmem import KERNEL_BYTES, banks_at, without_holes
-
-if TYPE_CHECKING:
-    from vmcore.machine.machine import Machine
 
 # ---- tables
 
@@ -250,22 +256,22 @@ class PlatformLayout:
 # ---- symbols
 
 
-def flush_cache(kernel: Machine, cpu: int, start: int, end: int) -> None:
+def flush_cache(kernel: Host, cpu: int, start: int, end: int) -> None:
     """Clean and invalidate the whole cache of this CPU; the range is ignored (cacheflush.h, flush_cache_vmap)."""
     kernel.flush_cache_all(cpu)
 
 
-def flush_tlb_kernel_range(kernel: Machine, cpu: int, start: int, end: int) -> None:
+def flush_tlb_kernel_range(kernel: Host, cpu: int, start: int, end: int) -> None:
     """Flush page by page, on SMP machines on every CPU (tlbflush.h; arch/arm/kernel/smp.c)."""
     kernel.flush_tlb_pages(cpu, start, end, every_cpu=len(kernel.cpus) > 1)
 
 
-def flush_tlb_kernel_range_v6(kernel: Machine, cpu: int, start: int, end: int) -> None:
+def flush_tlb_kernel_range_v6(kernel: Host, cpu: int, start: int, end: int) -> None:
     """Flush as before, but with ``end`` rounded down, too (tlb-v6.S, tlb-v7.S: both are shifted to pages)."""
     flush_tlb_kernel_range(kernel, cpu, start, end & -kernel.arch.page_size)
 
 
-def vmalloc_fault(kernel: Machine, cpu: int, address: int, error_code: int) -> bool:
+def vmalloc_fault(kernel: Host, cpu: int, address: int, error_code: int) -> bool:
     """Copy both words of init_mm's root entry (arch/arm/mm/fault.c, do_translation_fault).
 
     The page need not be there. A fault of the second level never gets here: the first-level entry of the CPU's
@@ -280,3 +286,11 @@ def vmalloc_fault(kernel: Machine, cpu: int, address: int, error_code: int) -> b
         return False
     mm.tables.copy_entry(entry[0], reference[0], 0)
     return True
+
+
+SYMBOLS = Symbols(
+    flush_cache_vmap=flush_cache,
+    flush_cache_vunmap=flush_cache,
+    flush_tlb_kernel_range=flush_tlb_kernel_range,
+    vmalloc_fault=vmalloc_fault,
+)

@@ -6,8 +6,6 @@ arch/x86/kernel/setup_32.c, arch/x86/mm/fault_32.c, fault_64.c, init_32.c, all o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from attrs import evolve, frozen
 
 from vmcore.architecture import (
@@ -19,17 +17,15 @@ from vmcore.architecture import (
     Leaf,
     Level,
     LinearMap,
+    Symbols,
     Window,
     cut_banks,
 )
 from vmcore.errors import LayoutError
+from vmcore.host import Host, Tables
 from vmcore.units import format_size
 
 from ..lowmem import KERNEL_BYTES, banks_at, without_holes
-
-if TYPE_CHECKING:
-    from vmcore.machine.machine import Machine
-    from vmcore.paging.tables import PageTables
 
 PRESENT = 0x001
 NX = 1 << 63
@@ -230,24 +226,24 @@ class Layout32:
 # ---- symbols
 
 
-def flush_tlb_kernel_range(kernel: Machine, cpu: int, start: int, end: int) -> None:
+def flush_tlb_kernel_range(kernel: Host, cpu: int, start: int, end: int) -> None:
     """Flush everything everywhere; the range is ignored (tlbflush_32.h, tlbflush_64.h)."""
     kernel.flush_tlb_all(cpu)
 
 
-def current_tables(kernel: Machine, cpu: int) -> PageTables:
+def current_tables(kernel: Host, cpu: int) -> Tables:
     """Return the tables a CPU runs on: those of its process, else init_mm's."""
     mm = kernel.current_mm(cpu)
     return kernel.init_mm if mm is None else mm.tables
 
 
-def page_present(tables: PageTables, address: int) -> bool:
+def page_present(tables: Tables, address: int) -> bool:
     """Test pte_present of the entry for an address; False where a table is absent."""
     found = tables.entry(address, len(tables.levels) - 1)
     return found is not None and bool(found[1] & tables.levels[-1].present_mask)
 
 
-def vmalloc_sync_one(kernel: Machine, tables: PageTables, address: int) -> bool:
+def vmalloc_sync_one(kernel: Host, tables: Tables, address: int) -> bool:
     """Give ``tables`` init_mm's pmd entry for an address (arch/x86/mm/fault_32.c, vmalloc_sync_one).
 
     The pmd is the level above the last: the folded one without PAE.
@@ -267,7 +263,7 @@ def vmalloc_sync_one(kernel: Machine, tables: PageTables, address: int) -> bool:
     return True
 
 
-def vmalloc_fault_32(kernel: Machine, cpu: int, address: int, error_code: int) -> bool:
+def vmalloc_fault_32(kernel: Host, cpu: int, address: int, error_code: int) -> bool:
     """Copy the pmd entry for any kernel address (arch/x86/mm/fault_32.c, do_page_fault, vmalloc_fault).
 
     It is copied even where the page turns out to be absent, and no lock is taken.
@@ -277,7 +273,7 @@ def vmalloc_fault_32(kernel: Machine, cpu: int, address: int, error_code: int) -
     return vmalloc_sync_one(kernel, current_tables(kernel, cpu), address) and page_present(kernel.init_mm, address)
 
 
-def vmalloc_sync_all_32(kernel: Machine) -> None:
+def vmalloc_sync_all_32(kernel: Host) -> None:
     """Copy init_mm's pmd entries to every process (arch/x86/mm/fault_32.c), !SHARED_KERNEL_PMD.
 
     One entry per root entry from TASK_SIZE to the top: each of them without PAE; only the first of the
@@ -297,7 +293,7 @@ def vmalloc_sync_all_32(kernel: Machine) -> None:
         address = following
 
 
-def _sync_list(kernel: Machine, address: int) -> bool:
+def _sync_list(kernel: Host, address: int) -> bool:
     """Walk pgd_list for one address; True at its end, also at that of an empty list."""
     with kernel.pgd_lock:
         for position, mm in enumerate(kernel.pgd_list):
@@ -305,3 +301,11 @@ def _sync_list(kernel: Machine, address: int) -> bool:
                 kernel.bug_on(position != 0, "page != pgd_list", "vmalloc_sync_all")
                 return False
     return True
+
+
+#: of i386 without PAE; with PAE vmalloc_sync_all is another. Caches are coherent: no cache flush does anything.
+SYMBOLS_32 = Symbols(
+    flush_tlb_kernel_range=flush_tlb_kernel_range,
+    vmalloc_sync_all=vmalloc_sync_all_32,
+    vmalloc_fault=vmalloc_fault_32,
+)

@@ -53,6 +53,7 @@ I386 = Architecture(
     zones=(Zone("DMA", 16 << 20), "NORMAL"),
     layout=x86.Layout32(name="i386", highmem=False, pae=False),
     hardware=HardwareView(levels=x86.as_the_mmu((PGD, PTE), 32, x86.ACCESS_32, (PSE36,), ())),
+    symbols=x86.SYMBOLS_32,
     linear_map=x86.LINEAR_4M,
     image=x86.image_32(pae=False),
 )

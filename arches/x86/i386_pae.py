@@ -6,16 +6,12 @@ fault_32.c, of 2.6.24; Intel SDM, volume 3, 4.4.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from attrs import evolve
 
 from vmcore.architecture import Access, Architecture, HardwareView, Level, Zone
+from vmcore.host import Host
 
 from . import family as x86
-
-if TYPE_CHECKING:
-    from vmcore.machine.machine import Machine
 
 FRAME = ((12, 24, 12),)  # 64 GiB, what the kernel of the era uses
 
@@ -61,6 +57,13 @@ _AS_THE_MMU = x86.as_the_mmu(
 #: An entry of the pointer table has no rights, and is not marked (Intel SDM, volume 3, table 4-8).
 MMU_LEVELS = (evolve(_AS_THE_MMU[0], access=Access()), *_AS_THE_MMU[1:])
 
+
+def vmalloc_sync_all(kernel: Host) -> None:
+    """Return at once where every pgd names the same pmd table (fault_32.c, SHARED_KERNEL_PMD)."""
+    if not kernel.layout.shared_kernel_tables:
+        x86.vmalloc_sync_all_32(kernel)
+
+
 I386_PAE = Architecture(
     name="i386-pae",
     aliases=("pae", "x86-pae", "i586-pae", "i686-pae", "686-pae", "x86", "i686"),
@@ -78,6 +81,7 @@ I386_PAE = Architecture(
     platforms=x86.PAE_PLATFORMS,
     hardware=HardwareView(levels=MMU_LEVELS),
     linear_map=x86.LINEAR_2M,
+    symbols=evolve(x86.SYMBOLS_32, vmalloc_sync_all=vmalloc_sync_all),
     image=x86.image_32(pae=True),
 )
 
@@ -88,9 +92,3 @@ I386_PAE_HIGHMEM = evolve(
     zones=(*I386_PAE.zones, "HIGHMEM"),
     layout=x86.Layout32(name="i386-pae-highmem", highmem=True, pae=True),
 )
-
-
-def vmalloc_sync_all(kernel: Machine) -> None:
-    """Return at once where every pgd names the same pmd table (fault_32.c, SHARED_KERNEL_PMD)."""
-    if not kernel.layout.shared_kernel_tables:
-        x86.vmalloc_sync_all_32(kernel)

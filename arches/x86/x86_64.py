@@ -6,7 +6,7 @@ Documentation/x86_64/mm.txt, of 2.6.24; Intel SDM, volume 3, 4.5.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from attrs import evolve
 
@@ -17,19 +17,17 @@ from vmcore.architecture import (
     Layout,
     LayoutRequest,
     Level,
+    Symbols,
     Window,
     Zone,
     cut_banks,
 )
 from vmcore.errors import LayoutError
+from vmcore.host import Host, Tables
 from vmcore.units import format_size
 
 from ..lowmem import KERNEL_BYTES, banks_at
 from . import family as x86
-
-if TYPE_CHECKING:
-    from vmcore.machine.machine import Machine
-    from vmcore.paging.tables import PageTables
 
 Entry: TypeAlias = tuple[int, int] | None  # physical address and word of an entry; None: a table is absent
 
@@ -126,6 +124,81 @@ IMAGE = KernelImage(
     cpu=x86.qemu_note(x86.PAE_ON, x86.LA57_OFF),
 )
 
+
+def _same_table(tables: Tables, one: Entry, other: Entry, depth: int) -> bool:
+    """Compare the tables two entries point to; an entry that is none or cannot be reached is never the same."""
+    if one is None or other is None or not one[1]:
+        return False
+    return tables.address_of(one[1], depth) == tables.address_of(other[1], depth)
+
+
+def _sync_pgd(kernel: Host, tables: Tables, address: int, function: str) -> bool:
+    """Copy init_mm's pgd entry where ``tables`` has none; False where init_mm has none either."""
+    reference, entry = kernel.init_mm.entry(address, 0), tables.entry(address, 0)
+    if reference is None or entry is None or not reference[1]:
+        return False
+    if not entry[1]:
+        tables.copy_entry(entry[0], reference[0], 0)
+        return True
+    differ = not _same_table(tables, entry, reference, 0)
+    kernel.bug_on(differ, "pgd_page_vaddr(*pgd) != pgd_page_vaddr(*pgd_ref)", function)
+    return True
+
+
+def vmalloc_fault(kernel: Host, cpu: int, address: int, error_code: int) -> bool:
+    """Copy the pgd entry of an address in the vmalloc window (arch/x86/mm/fault_64.c, vmalloc_fault)."""
+    window, init = kernel.layout.vmalloc, kernel.init_mm
+    if error_code & 0xD or not window.start <= address < window.end:
+        return False
+    tables = x86.current_tables(kernel, cpu)
+    if not _sync_pgd(kernel, tables, address, "vmalloc_fault"):
+        return False
+    for depth, condition in enumerate(_SHARED, 1):
+        reference = init.entry(address, depth)
+        if reference is None or not reference[1]:
+            return False
+        differ = not _same_table(tables, tables.entry(address, depth), reference, depth)
+        kernel.bug_on(differ, condition, "vmalloc_fault")
+    return x86.page_present(init, address) and _same_page(kernel, tables, address)
+
+
+#: Below the pgd everything is shared; BUG() if not.
+_SHARED = (
+    "pud_none(*pud) || pud_page_vaddr(*pud) != pud_page_vaddr(*pud_ref)",
+    "pmd_none(*pmd) || pmd_page(*pmd) != pmd_page(*pmd_ref)",
+)
+
+
+def _same_page(kernel: Host, tables: Tables, address: int) -> bool:
+    same = _same_table(tables, tables.entry(address, 3), kernel.init_mm.entry(address, 3), 3)
+    differ = not same or not x86.page_present(tables, address)
+    kernel.bug_on(differ, "!pte_present(*pte) || pte_pfn(*pte) != pte_pfn(*pte_ref)", "vmalloc_fault")
+    return True
+
+
+def vmalloc_sync_all(kernel: Host) -> None:
+    """Copy init_mm's pgd entries for the vmalloc window to every process (arch/x86/mm/fault_64.c).
+
+    Modules need none: they share the pgd entry of the kernel text.
+    """
+    root = kernel.arch.levels[0]
+    statics, window = kernel.statics, kernel.layout.vmalloc
+    insync = statics.setdefault("vmalloc_sync_all.insync", set())
+    first = statics.setdefault("vmalloc_sync_all.start", window.start & -(1 << root.shift))
+    for address in range(first, window.end + 1, 1 << root.shift):
+        index = address >> root.shift & root.entries - 1
+        if index not in insync:
+            reference = kernel.init_mm.entry(address, 0)
+            if reference is None or not reference[1]:
+                continue
+            with kernel.pgd_lock:
+                for mm in kernel.pgd_list:
+                    _sync_pgd(kernel, mm.tables, address, "vmalloc_sync_all")
+            insync.add(index)
+        if address == statics["vmalloc_sync_all.start"]:
+            statics["vmalloc_sync_all.start"] = address + (1 << root.shift)
+
+
 X86_64 = Architecture(
     name="x86_64",
     aliases=("amd64", "x64", "intel64", "em64t"),
@@ -154,78 +227,9 @@ X86_64 = Architecture(
     ),
     linear_map=evolve(x86.LINEAR_2M, image=(KERNEL_MAP, KERNEL_TEXT_SIZE, 0x0E3)),
     image=IMAGE,
+    symbols=Symbols(
+        flush_tlb_kernel_range=x86.flush_tlb_kernel_range,
+        vmalloc_sync_all=vmalloc_sync_all,
+        vmalloc_fault=vmalloc_fault,
+    ),
 )
-
-
-def _same_table(tables: PageTables, one: Entry, other: Entry, depth: int) -> bool:
-    """Compare the tables two entries point to; an entry that is none or cannot be reached is never the same."""
-    if one is None or other is None or not one[1]:
-        return False
-    return tables.address_of(one[1], depth) == tables.address_of(other[1], depth)
-
-
-def _sync_pgd(kernel: Machine, tables: PageTables, address: int, function: str) -> bool:
-    """Copy init_mm's pgd entry where ``tables`` has none; False where init_mm has none either."""
-    reference, entry = kernel.init_mm.entry(address, 0), tables.entry(address, 0)
-    if reference is None or entry is None or not reference[1]:
-        return False
-    if not entry[1]:
-        tables.copy_entry(entry[0], reference[0], 0)
-        return True
-    differ = not _same_table(tables, entry, reference, 0)
-    kernel.bug_on(differ, "pgd_page_vaddr(*pgd) != pgd_page_vaddr(*pgd_ref)", function)
-    return True
-
-
-def vmalloc_fault(kernel: Machine, cpu: int, address: int, error_code: int) -> bool:
-    """Copy the pgd entry of an address in the vmalloc window (arch/x86/mm/fault_64.c, vmalloc_fault)."""
-    window, init = kernel.layout.vmalloc, kernel.init_mm
-    if error_code & 0xD or not window.start <= address < window.end:
-        return False
-    tables = x86.current_tables(kernel, cpu)
-    if not _sync_pgd(kernel, tables, address, "vmalloc_fault"):
-        return False
-    for depth, condition in enumerate(_SHARED, 1):
-        reference = init.entry(address, depth)
-        if reference is None or not reference[1]:
-            return False
-        differ = not _same_table(tables, tables.entry(address, depth), reference, depth)
-        kernel.bug_on(differ, condition, "vmalloc_fault")
-    return x86.page_present(init, address) and _same_page(kernel, tables, address)
-
-
-#: Below the pgd everything is shared; BUG() if not.
-_SHARED = (
-    "pud_none(*pud) || pud_page_vaddr(*pud) != pud_page_vaddr(*pud_ref)",
-    "pmd_none(*pmd) || pmd_page(*pmd) != pmd_page(*pmd_ref)",
-)
-
-
-def _same_page(kernel: Machine, tables: PageTables, address: int) -> bool:
-    same = _same_table(tables, tables.entry(address, 3), kernel.init_mm.entry(address, 3), 3)
-    differ = not same or not x86.page_present(tables, address)
-    kernel.bug_on(differ, "!pte_present(*pte) || pte_pfn(*pte) != pte_pfn(*pte_ref)", "vmalloc_fault")
-    return True
-
-
-def vmalloc_sync_all(kernel: Machine) -> None:
-    """Copy init_mm's pgd entries for the vmalloc window to every process (arch/x86/mm/fault_64.c).
-
-    Modules need none: they share the pgd entry of the kernel text.
-    """
-    root = kernel.arch.levels[0]
-    statics, window = kernel.statics, kernel.layout.vmalloc
-    insync = statics.setdefault("vmalloc_sync_all.insync", set())
-    first = statics.setdefault("vmalloc_sync_all.start", window.start & -(1 << root.shift))
-    for address in range(first, window.end + 1, 1 << root.shift):
-        index = address >> root.shift & root.entries - 1
-        if index not in insync:
-            reference = kernel.init_mm.entry(address, 0)
-            if reference is None or not reference[1]:
-                continue
-            with kernel.pgd_lock:
-                for mm in kernel.pgd_list:
-                    _sync_pgd(kernel, mm.tables, address, "vmalloc_sync_all")
-            insync.add(index)
-        if address == statics["vmalloc_sync_all.start"]:
-            statics["vmalloc_sync_all.start"] = address + (1 << root.shift)

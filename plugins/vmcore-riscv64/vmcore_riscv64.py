@@ -7,19 +7,14 @@ RISC-V privileged architecture, "Sv39: Page-Based 39-bit Virtual-Memory System".
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from attrs import evolve
 
 from vmcore import Architecture, HardwareView, Layout, LayoutError, LayoutRequest, hookimpl
-from vmcore.architecture import Access, KernelImage, Leaf, Level, LinearMap, Window, Zone, cut_banks
-from vmcore.hookspecs import FlushSymbol
+from vmcore.architecture import Access, KernelImage, Leaf, Level, LinearMap, Symbols, Window, Zone, cut_banks
+from vmcore.host import Host
 from vmcore.units import format_size
 
-if TYPE_CHECKING:
-    from vmcore.machine.machine import Machine
-
-vmcore_api = (1, 1)
+vmcore_api = (1, 2)
 
 PFN = (10, 44, 12)  # (entry bit, width, address bit): _PAGE_PFN_SHIFT, asm/pgtable-bits.h
 FLAGS = {name: 1 << bit for bit, name in enumerate([*"VRWXUGAD", "SPECIAL"])}
@@ -68,6 +63,14 @@ def layout(request: LayoutRequest) -> Layout:
     )  # fmt: skip
 
 
+def flush_tlb_kernel_range(kernel: Host, cpu: int, start: int, end: int) -> None:
+    """Fence every hart: page by page up to 64 pages, else everything (tlb_flush_all_threshold, mm/tlbflush.c)."""
+    if end - start > 64 * kernel.arch.page_size:
+        kernel.flush_tlb_all(cpu)
+    else:
+        kernel.flush_tlb_pages(cpu, start, end, every_cpu=True)
+
+
 RISCV64 = Architecture(
     name="riscv64", aliases=("riscv", "rv64", "rv64gc", "riscv64gc"),
     description="64-bit RISC-V, Sv39: 3 levels", era="6.16",
@@ -78,6 +81,7 @@ RISCV64 = Architecture(
     hardware=HardwareView(levels=(PGD, PMD, evolve(PTE, present_mask=0x1, access=ACCESS)), canonical_bits=39),
     linear_map=LinearMap(leaf="2 MiB page (R)", flags=0xE7, kernel_flags=0xEF,
                          image=(0xFFFF_FFFF_8000_0000, 0x220_0000, 0xEF)),
+    symbols=Symbols(flush_tlb_kernel_range=flush_tlb_kernel_range),
     # arch/riscv/kernel/vmcore_info.c
     image=KernelImage(
         machine=243, bases=[0xFFFF_FFFF_8000_0000], base_number="KERNEL_LINK_ADDR", linear=False,
@@ -86,21 +90,7 @@ RISCV64 = Architecture(
 )  # fmt: skip
 
 
-def flush_tlb_kernel_range(kernel: Machine, cpu: int, start: int, end: int) -> None:
-    """Fence every hart: page by page up to 64 pages, else everything (tlb_flush_all_threshold, mm/tlbflush.c)."""
-    if end - start > 64 * kernel.arch.page_size:
-        kernel.flush_tlb_all(cpu)
-    else:
-        kernel.flush_tlb_pages(cpu, start, end, every_cpu=True)
-
-
 @hookimpl
 def vmcore_architectures() -> list[Architecture]:
     """Bring the record."""
     return [RISCV64]
-
-
-@hookimpl
-def vmcore_flush_tlb_kernel_range(arch: Architecture) -> FlushSymbol | None:
-    """Define the symbol for this machine, whatever was changed in its record."""
-    return flush_tlb_kernel_range if arch.name == RISCV64.name else None

@@ -10,8 +10,8 @@ To add a machine, write one `Architecture` and return it from a ``vmcore_archite
 3. *Protections*: ``page_kernel``, and ``page_kernel_exec`` if the machine defines it.
 4. *Memory*: ``zones`` and a ``layout`` function from RAM, ``vmalloc=`` and platform to a `Layout`.
 5. *Hardware view*, only where the MMU sees other tables, wider frames or more leaves than Linux does.
-6. What is behaviour and not data (flushes, ``vmalloc_sync_all``, ``vmalloc_fault``): link hooks, see
-   `vmcore.hookspecs`.
+6. *Symbols*: behaviour that is not data (flushes, ``vmalloc_sync_all``, ``vmalloc_fault``). Each is a function
+   that is handed a `vmcore.host.Host`. Link hooks (`vmcore.hookspecs`) define or wrap a symbol of another record.
 
 Sources: include/asm-*/pgtable*.h, page.h; include/linux/mmzone.h, vmalloc.h; mm/vmalloc.c:566, :587.
 """
@@ -24,10 +24,11 @@ from vmcore.architecture.identity import CpuNote, KernelImage
 from vmcore.architecture.layout import Layout, LayoutRequest, Window, Zone, cut_banks
 from vmcore.architecture.levels import ALWAYS, Access, Leaf, Level, Segment, Words
 from vmcore.architecture.record import Architecture
+from vmcore.architecture.symbols import Symbols
 
 #: Everything a record is made of; plugins find it here.
 __all__ = [
     "ALWAYS", "Access", "Architecture", "Cache", "CpuNote", "Flags", "HardwareView", "KernelImage", "Layout",
-    "LayoutRequest", "Leaf", "Level", "LinearMap", "Mirror", "Pairs", "Segment", "Tlb", "Window", "Words", "Zone",
-    "cut_banks",
+    "LayoutRequest", "Leaf", "Level", "LinearMap", "Mirror", "Pairs", "Segment", "Symbols", "Tlb", "Window",
+    "Words", "Zone", "cut_banks",
 ]  # fmt: skip

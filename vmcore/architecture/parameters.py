@@ -11,10 +11,12 @@ from vmcore.architecture.hardware import HardwareView, LinearMap
 from vmcore.architecture.identity import KernelImage
 from vmcore.architecture.layout import Layout, LayoutRequest, Zone
 from vmcore.architecture.levels import Level
+from vmcore.architecture.symbols import Symbols
 from vmcore.errors import ArchitectureError, choices
 from vmcore.flags import GFP, GFP_KERNEL
 
 _AS_LINUX = HardwareView()
+_WEAK = Symbols()
 
 
 def _levels(value: Iterable[Level]) -> tuple[Level, ...]:
@@ -50,6 +52,7 @@ class Parameters:
         max_cpus: most CPUs the machine can have.
         hardware: what the MMU sees.
         linear_map: how lowmem is mapped; None: nobody has said, and it is not in the tables.
+        symbols: its link symbols, the parts that are behaviour and not data.
         era: the kernel whose view ``levels`` is.
         image: what its kernels say in VMCOREINFO; None: a dump's root must be given.
     """
@@ -73,6 +76,7 @@ class Parameters:
     max_cpus: int = 32
     hardware: HardwareView = _AS_LINUX
     linear_map: LinearMap | None = None
+    symbols: Symbols = _WEAK
     era: str = "2.6.24"
     image: KernelImage | None = None
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vmcore.coherence.checker import Report
+    from vmcore.coherence.report import Report
 
 Line = tuple[str, str]  # style, text
 

@@ -114,8 +114,9 @@ class Cpu:
         self, board: Board, life: Life, number: int, arch: Architecture, layout: Layout, memory: PhysicalMemory
     ) -> None:
         """Start on init_mm, with an empty TLB and an empty cache."""
+        self._life: Life = life
         self._board: Board = proxy(board)  # a CPU does not keep its machine
-        self._life, self._memory, self.number, self._init_root = life, memory, number, layout.swapper_pg_dir
+        self._memory, self.number, self._init_root = memory, number, layout.swapper_pg_dir
         hardware = arch.hardware
         self.mm: Mm | None = None
         self.mmu = Mmu(arch, memory, self._init_root)

@@ -15,7 +15,7 @@ from vmcore.architecture import Architecture
 from vmcore.errors import LinkError, PluginError, VmcoreError
 from vmcore.hookspecs import FaultSymbol, FlushSymbol, SyncSymbol
 from vmcore.linking import weak
-from vmcore.linking.registry import Registry, raised
+from vmcore.linking.registry import RECORD, Registry, raised
 
 Sources: TypeAlias = Mapping[str, tuple[str, str]]
 _NOWHERE: Sources = MappingProxyType({})
@@ -91,8 +91,9 @@ def assemble(
     while True:
         used = registry.with_listeners(listeners, without=out)
         try:
-            linked = _reporting(link(used.manager, arch, used.sources), used, arch)
-            return linked, bind_events(used.manager, used.sources), tuple(out.values())
+            sources = {**used.sources, RECORD: used.source_of(arch)}
+            linked = _reporting(link(used.manager, arch, sources), used, arch, sources)
+            return linked, bind_events(used.manager, sources), tuple(out.values())
         except PluginError as error:
             if error.plugin not in registry.sources or registry.origin.get(arch.name) == error.plugin:
                 raise
@@ -169,11 +170,11 @@ def _check_symbol(symbol: str, arch: Architecture, found: Any, plugin: str, sour
 # ---- what raises while the machine runs
 
 
-def _reporting(linked: Linked, used: Registry, arch: Architecture) -> Linked:
+def _reporting(linked: Linked, used: Registry, arch: Architecture, sources: Sources) -> Linked:
     """Make each symbol that is not weak report what it raises."""
     symbols = {f.name: getattr(linked, f.name) for f in fields(Linked)}
     guarded = {
-        name: _reported(symbol, name, _definers(used.manager, name, arch), used.sources)
+        name: _reported(symbol, name, _definers(used.manager, name, arch), sources)
         for name, symbol in symbols.items()
         if not any(symbol is default for default in _WEAK)
     }

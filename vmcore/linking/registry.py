@@ -17,10 +17,11 @@ from vmcore import hookspecs
 from vmcore.architecture import Architecture
 from vmcore.errors import ConfigurationError, PluginError, UnknownArchitecture, choices
 from vmcore.hookspecs import API_VERSION, PROJECT
-from vmcore.linking import weak
+from vmcore.linking import recorded, weak
 
 GIVEN = "given by the program"  #: distribution of what no entry point brought
 _ALIKE = 0.65  # how near the spelling of a name must be to another one, 1 being the same
+RECORD = "record"  #: name of the core's own plugin that defines the symbols of records
 GROUP = "vmcore"  #: entry-point group through which every plugin arrives
 
 
@@ -62,6 +63,10 @@ class Registry:
             if plugin.replace("_", "-") == name.replace("_", "-"):
                 raise error
         raise self._unknown(name)
+
+    def source_of(self, arch: Architecture) -> tuple[str, str]:
+        """Return (distribution, module) of the plugin that brought a record of that name."""
+        return self.sources.get(self.origin.get(arch.name, ""), (GIVEN, f"record {arch.name}"))
 
     def _unknown(self, name: str) -> UnknownArchitecture:
         error = UnknownArchitecture(name, self._architectures, self._meant(name))
@@ -232,6 +237,7 @@ def load(block: Iterable[str] = (), points: Iterable[EntryPoint] | None = None) 
     """
     manager = _new_manager()
     manager.register(weak, "weak")
+    manager.register(recorded, RECORD)
     found = sorted(entry_points(group=GROUP) if points is None else points, key=lambda p: p.name)
     blocked = frozenset(block)
     for name in sorted(blocked - {point.name for point in found}):

@@ -9,10 +9,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import wraps
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Concatenate, NoReturn, ParamSpec, Protocol, TypeVar
 
 from vmcore.cpu.tlb import TranslationBuffer
-from vmcore.errors import KernelBug, KernelDead, KernelFailure, KernelInterrupted, KernelOops, VmcoreError
+from vmcore.errors import (
+    CannotCopy,
+    KernelBug,
+    KernelDead,
+    KernelFailure,
+    KernelInterrupted,
+    KernelOops,
+    VmcoreError,
+)
 from vmcore.events import FlushAction
 
 #: Exceptions by which a primitive refuses a bad argument before it changes anything.
@@ -50,6 +58,9 @@ class Life:
         self.steps = 0
         self.thread = ThreadState()
         self.tlbs: list[TranslationBuffer] = []
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise CannotCopy("a part of a Kernel")
 
     def refuse_dead(self) -> None:
         """Refuse to change a dead kernel.

@@ -279,7 +279,8 @@ class Vmalloc(Machine):
         Raises:
             InvalidSize, OutOfMemory, OutOfVmallocSpace: as for `get_vm_area`.
         """
-        return self._get_vm_area_node(size, flags, start, end, node, gfp_mask, align)
+        window, node = (index(start), index(end)), self.allocators.node(node)
+        return self._get_vm_area_node(size, index(flags), *window, node, index(gfp_mask), index(align))
 
     def find_vm_area(self, addr: int) -> VmStruct | None:
         """Return the first area on the list that starts at an address (mm/vmalloc.c:270 __find_vm_area)."""
@@ -513,7 +514,8 @@ class Vmalloc(Machine):
         Raises:
             OutOfMemory, OutOfVmallocSpace: as for `raw_vmalloc_area`.
         """
-        return self._vmalloc_area_node(area, gfp_mask, prot, node, page_array_on_list)
+        bits, node = self.entry_bits(prot, "__vmalloc_area_node"), self.allocators.node(node)
+        return self._vmalloc_area_node(area, index(gfp_mask), bits, node, page_array_on_list)
 
     def _vmalloc_node(self, size: int, gfp_mask: int, prot: int, node: int) -> int:
         """Allocate virtually contiguous memory (mm/vmalloc.c:489 __vmalloc_node)."""

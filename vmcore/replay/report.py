@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import asdict, field, frozen
 
-from vmcore.coherence import checker as coherence
+from vmcore.coherence import report as coherence
 
 if TYPE_CHECKING:
     from vmcore.kernel import Kernel

@@ -13,7 +13,7 @@ from typing import Any
 from attrs import frozen
 
 from vmcore.architecture import Architecture
-from vmcore.coherence.checker import Report
+from vmcore.coherence.report import Report
 from vmcore.errors import ConfigurationError, choices
 from vmcore.hookspecs import hookimpl
 from vmcore.kernel import Kernel
