@@ -160,8 +160,6 @@ ANYTHING = {}
 
 #: What reads, and what only symbols of an architecture and other tools call.
 READERS = {
-    "alive",
-    "alive_for_stores",
     "check",
     "current_mm",
     "explain",
@@ -175,27 +173,21 @@ READERS = {
     "vread",
 }
 MACHINERY = {
-    "bug",
     "bug_on",
+    "check_num_physpages",
     "close",
-    "fault",
+    "entry_bits",
     "flush",
     "flush_cache_all",
     "flush_tlb_all",
     "flush_tlb_pages",
-    "forget_lines",
-    "halt",
     "interrupt",
-    "interrupted",
     "lock_vmlist",
     "on_cpu",
     "oops",
     "printk",
-    "readable",
-    "tlb_filled",
-    "tlb_filling",
+    "tables_below",
     "vmalloc_sync_all",
-    "warn_on",
 }
 
 

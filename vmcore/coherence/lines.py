@@ -217,7 +217,7 @@ class LineCheck:
     def _cause(
         self, cache: DataCache, slot: int, virtual: int, physical: int, stale: np.ndarray
     ) -> tuple[Happening | None, str, int]:
-        """Return the event that should have removed bytes of a copy, its flush, and the event before their copy."""
+        """Return the event that should have removed bytes of a copy, its flush, and the event before the copy."""
         since, address = int(self._since[cache.cpu][slot][stale].min()), virtual << self._line_shift
         event = self._history.last("cleared", address, since)
         if event is not None:
