@@ -1,10 +1,4 @@
-"""A CPU: loads, stores and fetches through its TLB, the hardware's tables and its data cache.
-
-A page that is not in the TLB is looked up in the tables of the address space the CPU runs, marked accessed and
-dirty where the hardware does that, and kept. A kernel address that faults is offered to ``vmalloc_fault`` once;
-what that repairs is tried again. A right that a kept page lacks is looked for in the tables once more: nothing
-here needs a flush for what has become allowed.
-"""
+"""A CPU: loads, stores and fetches through its TLB, the hardware's tables and its data cache."""
 
 from __future__ import annotations
 
@@ -12,47 +6,20 @@ from collections.abc import Iterator
 from itertools import pairwise
 from operator import index
 from typing import Any
-from weakref import proxy
 
 import numpy as np
-from attrs import define, frozen
 
 from vmcore.architecture import Architecture, Layout
-from vmcore.cpu.dcache import DataCache
-from vmcore.cpu.tlb import Translation, TranslationBuffer, allows
+from vmcore.cpu.translation import Pages, TranslatingCpu
 from vmcore.cpu.watchers import Board, Life
-from vmcore.errors import ArgumentError, PageFault
+from vmcore.errors import ArgumentError
 from vmcore.memory.physical import PhysicalMemory
-from vmcore.paging.mm import Mm
-from vmcore.paging.mmu import End, Mmu, Walk
-from vmcore.paging.rights import (
-    CACHED,
-    CLEAN,
-    EXECUTE,
-    NAMES,
-    READ,
-    RESERVED,
-    RIGHTS,
-    WRITE,
-    WRITE_BACK,
-    Rights,
-    error_code,
-)
+from vmcore.paging.rights import CACHED, CLEAN, EXECUTE, NAMES, READ, WRITE, WRITE_BACK
 from vmcore.wording import counted
-
-_REASONS = {
-    End.NOT_PRESENT: "is not present",
-    End.NO_TABLE: "is neither a table nor a page",
-    End.NOT_IN_MEMORY: "lies where no RAM is",
-}
-
 
 # what the cache's fast path needs of a page, and for a store also that it is not CLEAN
 _CACHED_READ = CACHED | READ
 _CACHED_WRITE = CACHED | WRITE_BACK | WRITE | CLEAN
-
-
-_BATCH = 1 << 16  # pages of one access that are translated in one step
 
 
 def as_bytes(data: object, function: str) -> memoryview:
@@ -73,68 +40,16 @@ def as_bytes(data: object, function: str) -> memoryview:
         ) from None
 
 
-@define
-class FaultCounts:
-    """Faults of one CPU: taken, and how many of them ``vmalloc_fault`` repaired."""
-
-    taken: int = 0
-    repaired: int = 0
-
-
-@frozen(eq=False)
-class _Pages:
-    """Consecutive pages that were translated, up to the first that faulted.
-
-    Attributes:
-        physical: address of each, bytes, int64.
-        where: offset of each in the memory's buffer, -1: no RAM; int64.
-        flags: of `vmcore.paging.rights`, uint8.
-        fault: of the page behind them, or None.
-    """
-
-    physical: np.ndarray
-    where: np.ndarray
-    flags: np.ndarray
-    fault: PageFault | None = None
-
-
-class Cpu:
-    """One CPU of a machine.
-
-    Attributes:
-        number: 0, 1, 2 ...
-        mm: the process it runs; None: it is on init_mm.
-        tlb: its TLB.
-        cache: its data cache; None where two mappings cannot disagree.
-        mmu: its walker; ``root`` is that of the address space it runs.
-        faults: counts.
-    """
+class Cpu(TranslatingCpu):
+    """One CPU of a machine, as programs use it; `vmcore.cpu.translation` has its attributes."""
 
     def __init__(
         self, board: Board, life: Life, number: int, arch: Architecture, layout: Layout, memory: PhysicalMemory
     ) -> None:
         """Start on init_mm, with an empty TLB and an empty cache."""
-        self._life: Life = life
-        self._board: Board = proxy(board)  # a CPU does not keep its machine
-        self._memory, self.number, self._init_root = memory, number, layout.swapper_pg_dir
-        hardware = arch.hardware
-        self.mm: Mm | None = None
-        self.mmu = Mmu(arch, memory, self._init_root)
-        self.tlb = TranslationBuffer(hardware.tlb, arch.page_shift)
-        self.cache: DataCache | None = None
-        if hardware.cache is not None and hardware.cache.modelled:
-            cpu = proxy(self)
-            translate = lambda lines: cpu.physical_lines(lines)  # noqa: E731, PLW0108  # a bound method would keep it
-            self.cache = DataCache(hardware.cache, number, memory, translate)
-        self.tlb.direct = self.cache is None
-        self.faults = FaultCounts()
-        self._rights, self._keeps_absent = Rights(arch), hardware.tlb.keeps_absent
-        self._space = 0
-        # what a load and a store look at first
-        self._shift, self._inside, self._page_size = arch.page_shift, arch.page_size - 1, arch.page_size
-        self._slots, self._word_mask = hardware.tlb.entries - 1, arch.word_mask
+        super().__init__(board, life, number, arch, layout, memory)
+        # a load and a store look at these first
         self._reading, self._writing, self._places = self.tlb.reading, self.tlb.writing, self.tlb.places
-        self._flags, self._physical = self.tlb.flags.data, self.tlb.physical.data
         self._buffer: Any = memory.buffer
 
     def __repr__(self) -> str:
@@ -220,19 +135,11 @@ class Cpu:
             )
         self._life.readable()
         try:
-            slot = self._page(address >> self._shift, address, access)
+            slot = self.page(address >> self._shift, address, access)
             return self._physical[slot] + (address & self._inside)
         except BaseException as error:
             self._life.interrupted("physical", error)
             raise
-
-    def switch_mm(self, mm: Mm | None) -> int:
-        """Run another address space, None: init_mm; return the TLB entries it cost."""
-        if self.cache is not None and self.cache.kind.kind == "vivt":
-            self.cache.clean_and_invalidate()  # cpu_switch_mm, while the old tables are there
-        self.mm, self._space = mm, 0 if mm is None else mm.number
-        self.mmu.root = self._init_root if mm is None else mm.tables.root
-        return self.tlb.switch(self._space)
 
     # ---- bytes
 
@@ -268,7 +175,7 @@ class Cpu:
             raise
 
     def _load_pages(self, address: int, size: int, access: int) -> bytes:
-        pages = self._translate(address, size, access)
+        pages = self.translate(address, size, access)
         if pages.fault is not None:
             raise pages.fault
         if self.cache is None or access == EXECUTE:
@@ -293,7 +200,7 @@ class Cpu:
             raise
 
     def _store_pages(self, address: int, data: np.ndarray) -> None:
-        pages = self._translate(address, len(data), WRITE)
+        pages = self.translate(address, len(data), WRITE)
         size = min(len(data), max(0, len(pages.physical) * self._page_size - (address & self._inside)))
         if size and self.cache is None:
             self._write(pages, address & self._inside, data[:size])
@@ -310,7 +217,7 @@ class Cpu:
         if pages.fault is not None:
             raise pages.fault
 
-    def _alike(self, pages: _Pages, address: int, size: int) -> Iterator[tuple[_Pages, int, int]]:
+    def _alike(self, pages: Pages, address: int, size: int) -> Iterator[tuple[Pages, int, int]]:
         """Cut an access where pages begin to be cached in another way; yield pages, address and size."""
         kind = pages.flags & np.uint8(CACHED | WRITE_BACK)
         edges = [0, *(np.flatnonzero(np.diff(kind)) + 1).tolist(), len(kind)]
@@ -318,9 +225,9 @@ class Cpu:
         for a, b in pairwise(edges):
             start, stop = max(address, first + a << self._shift), min(end, first + b << self._shift)
             part = slice(a, b)
-            yield _Pages(pages.physical[part], pages.where[part], pages.flags[part]), start, stop - start
+            yield Pages(pages.physical[part], pages.where[part], pages.flags[part]), start, stop - start
 
-    def _read(self, pages: _Pages, skip: int, size: int) -> bytes:
+    def _read(self, pages: Pages, skip: int, size: int) -> bytes:
         """Read memory itself, from ``skip`` bytes into the first page on."""
         if len(pages.where) == 1:
             at = int(pages.where[0])
@@ -330,13 +237,13 @@ class Cpu:
         several: np.ndarray = self._memory.pages[self._rows(pages)].reshape(-1)
         return several[skip : skip + size].tobytes()
 
-    def _rows(self, pages: _Pages) -> np.ndarray:
+    def _rows(self, pages: Pages) -> np.ndarray:
         """Return the rows of the memory's pages; offsets() refuses what is not RAM."""
         if (pages.where < 0).any():
             self._memory.offsets(pages.physical)
         return pages.where >> self._shift
 
-    def _write(self, pages: _Pages, skip: int, data: np.ndarray) -> None:
+    def _write(self, pages: Pages, skip: int, data: np.ndarray) -> None:
         """Write memory itself: the first page from ``skip`` on, whole ones, the rest of the last."""
         page, memory, rows = self._page_size, self._memory.pages, self._rows(pages)
         head = min(page - skip, len(data))
@@ -346,7 +253,7 @@ class Cpu:
         if tail := len(data) - head - whole * page:
             memory[rows[1 + whole], :tail] = data[-tail:]
 
-    def _lines(self, address: int, size: int, pages: _Pages) -> np.ndarray:
+    def _lines(self, address: int, size: int, pages: Pages) -> np.ndarray:
         """Return the physical addresses of the cache lines an access touches."""
         assert self.cache is not None
         line = self.cache.line
@@ -354,176 +261,8 @@ class Cpu:
         lines: np.ndarray = pages.physical[(at >> self._shift) - (address >> self._shift)] + (at & self._inside)
         return lines
 
-    # ---- translation
 
-    def _translate(self, address: int, size: int, access: int) -> _Pages:
-        """Translate the pages an access touches, in order, up to the first that faults."""
-        first = address >> self._shift
-        count = (address + size - 1 >> self._shift) - first + 1
-        if count > 1:
-            return self._many(first, count, address, access)
-        try:
-            slot = self._page(first, address, access)
-        except PageFault as fault:
-            none = np.empty(0, np.int64)
-            return _Pages(none, none, none.astype(np.uint8), fault)
-        at, tlb = slice(slot, slot + 1), self.tlb
-        return _Pages(tlb.physical[at], tlb.where[at], tlb.flags[at])
-
-    def _page(self, page: int, address: int, access: int) -> int:
-        """Return the TLB slot that holds a page, with a right."""
-        checker = self._board.checker
-        slot = self.tlb.slot(page, self._space)
-        if slot >= 0:
-            kept = self._flags[slot]
-            if allows(kept, access):
-                if checker is not None:
-                    checker.used(self, page << self._shift, self._physical[slot], kept)
-                return slot
-            if self._physical[slot] < 0:
-                return self._absent(page, address, access)
-        return self._walk(page, address, access, True)
-
-    def _absent(self, page: int, address: int, access: int) -> int:
-        """Fault by an entry that says the page is absent; if that is repaired the entry goes."""
-        walk = Walk((), End.NOT_PRESENT, None)
-        if not self._repaired(address, access, 0):
-            raise self._fault(address, access, walk, 0)
-        self.tlb.drop_pages(page, 1)
-        return self._walk(page, address, access, False)
-
-    def _walk(self, page: int, address: int, access: int, may_repair: bool) -> int:
-        walk = self.mmu.walk(page << self._shift)
-        flags = self._rights.of(walk)
-        if not flags & access & RIGHTS:
-            if may_repair and self._repaired(address, access, error_code(flags, access)):
-                return self._walk(page, address, access, False)
-            if self._keeps_absent and walk.end == End.NOT_PRESENT:
-                self._board.tlb_filling()
-                self.tlb.fill(Translation(page, -1, 0, self._shift, self._space), -1)
-            raise self._fault(address, access, walk, flags)
-        for mark in self._rights.marks(walk, access == WRITE):
-            self._memory.store(mark.address, mark.word, mark.size)
-        if access == WRITE:
-            flags &= ~CLEAN
-        physical, last = walk.physical, walk.steps[-1]
-        assert physical is not None
-        shift = last.level.shift if last.leaf is None else last.leaf.shift
-        self._board.tlb_filling()
-        slot = self.tlb.fill(Translation(page, physical, flags, shift, self._space), self._memory.place(physical))
-        self._board.tlb_filled(self, np.array([page]), np.array([physical]))
-        return slot
-
-    def _many(self, first: int, count: int, address: int, access: int) -> _Pages:
-        """Translate consecutive pages in array steps; again from a page whose fault was repaired."""
-        done: list[_Pages] = []
-        tried = -1
-        while count:
-            part, walk = self._run(first, min(count, _BATCH), access)
-            done.append(part)
-            first, count = first + len(part.physical), count - len(part.physical)
-            if walk is None:
-                continue
-            at, flags = max(address, first << self._shift), self._rights.of(walk)
-            if tried == first or not self._repaired(at, access, error_code(flags, access)):
-                fault = self._fault(at, access, walk, flags)
-                return _joined(done, fault)
-            self.tlb.drop_pages(first, 1)  # an entry that says it is absent
-            tried = first
-        return _joined(done, None)
-
-    def _run(self, first: int, count: int, access: int) -> tuple[_Pages, Walk | None]:
-        """Translate consecutive pages up to the first that faults; return the walk of that one, too."""
-        tlb, board = self.tlb, self._board
-        pages = np.arange(first, first + count)
-        slots = pages & self._slots
-        hit = tlb.hits(pages, self._space)
-        absent = hit & (tlb.physical[slots] < 0)
-        ready = hit & tlb.ready(access, slots)
-        physical, flags = np.where(ready, tlb.physical[slots], -1), np.where(ready, tlb.flags[slots], 0)
-        misses = np.flatnonzero(~ready)
-        if len(misses):
-            addresses = pages[misses].astype(np.uint64) << np.uint64(self._shift)
-            walks = self.mmu.walk_many(addresses)
-            found = self._rights.of_many(walks)
-            bad = (found & np.uint8(access) == 0) | (found == RESERVED) | absent[misses]
-            good = int(bad.argmax()) if bad.any() else len(misses)
-            self._rights.mark_many(walks, np.arange(good), access == WRITE, self._memory)
-            if access == WRITE:
-                found &= 0xFF ^ CLEAN
-            physical[misses[:good]], flags[misses[:good]] = walks.physical[:good], found[:good]
-            board.tlb_filling()
-            new, where = misses[:good], self._memory.places(walks.physical[:good])
-            tlb.fill_many(
-                pages[new],
-                walks.physical[:good],
-                found[:good],
-                self._rights.shifts(walks)[:good],
-                self._space,
-                where,
-            )
-            if good:
-                board.tlb_filled(self, pages[new], walks.physical[:good])
-            count = int(misses[good]) if good < len(misses) else count
-        kept = slice(0, count)
-        if board.checker is not None:
-            used = np.flatnonzero(ready[kept])
-            at = pages[used].astype(np.uint64) << np.uint64(self._shift)
-            board.checker.used_many(self, at, physical[used], flags[used])
-        part = _Pages(physical[kept], self._memory.places(physical[kept]), flags[kept].astype(np.uint8))
-        if count == len(pages):
-            return part, None
-        if absent[count]:
-            return part, Walk((), End.NOT_PRESENT, None)
-        return part, self.mmu.walk(int(pages[count]) << self._shift)
-
-    def physical_lines(self, lines: np.ndarray) -> np.ndarray:
-        """Translate virtual line numbers for write-back: by the TLB, else by the tables; -1: not mapped."""
-        assert self.cache is not None
-        line = self.cache.line
-        addresses = lines * line
-        pages = addresses >> self._shift
-        slots = pages & self._slots
-        held = (self.tlb.page[slots] == pages) & (self.tlb.physical[slots] >= 0)
-        walked = self.mmu.walk_many(addresses.astype(np.uint64)).physical
-        kept = self.tlb.physical[slots] + (addresses & self._inside)
-        physical = np.where(held, kept, walked)
-        return np.where((physical >= 0) & (self._memory.places(physical) >= 0), physical // line, -1)
-
-    # ---- faults
-
-    def _repaired(self, address: int, access: int, code: int) -> bool:
-        """Take a fault: ask ``vmalloc_fault``; True: try again."""
-        self.faults.taken += 1
-        repaired = self._board.fault(self, address, NAMES[access], code)
-        self.faults.repaired += repaired
-        return repaired
-
-    def _fault(self, address: int, access: int, walk: Walk, flags: int) -> PageFault:
-        """Describe a fault that stands."""
-        if walk.end == End.NOT_CANONICAL:
-            why = "the address is not canonical"
-        elif not walk.steps:
-            why = "the TLB keeps that it is absent"
-        else:
-            last = walk.steps[-1]
-            word = "" if last.word is None else f" {last.word:0{2 * last.level.word_bytes}x}"
-            reason = _REASONS.get(walk.end, "has a reserved bit set" if flags & RESERVED else "does not allow it")
-            why = f"the {last.level.name} entry{word} at {last.entry_address:#x} {reason}"
-        fault = PageFault(address, NAMES[access], self.number, why)
-        if self._board.checker is not None:
-            self._board.checker.faulted(self, address, access)
-        return fault
-
-
-def _repeat(pages: _Pages) -> bool:
+def _repeat(pages: Pages) -> bool:
     """Tell whether some frame comes twice among pages."""
     frames = pages.physical
     return len(frames) > 1 and len(np.unique(frames)) < len(frames)
-
-
-def _joined(parts: list[_Pages], fault: PageFault | None) -> _Pages:
-    physical, where, flags = (
-        np.concatenate([getattr(p, name) for p in parts]) for name in ("physical", "where", "flags")
-    )
-    return _Pages(physical, where, flags, fault)
