@@ -366,7 +366,7 @@ def test_a_long_access_goes_where_short_ones_go(kernel, name):
                 except PageFault as found:
                     fault = found
                     break
-            found = many.cpu._translate(at, (pages + 1) * 0x1000, access)
+            found = many.cpu.translate(at, (pages + 1) * 0x1000, access)
             assert found.physical.tolist() == physical
             assert (found.fault.address, str(found.fault)) == (fault.address, str(fault))
             assert one.cpu.tlb.entries() == many.cpu.tlb.entries()

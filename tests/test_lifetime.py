@@ -206,7 +206,7 @@ def test_a_kernel_says_that_it_cannot_be_copied(kernel, arch, way):
     assert isinstance(caught.value, TypeError)
     if way is not copy.copy:
         for part in (k.memory, k.cpu, k.init_mm):
-            with pytest.raises(CannotCopy, match=r"(simulated RAM|a part of a Kernel) cannot be pickled or copied"):
+            with pytest.raises(CannotCopy, match=r"(simulated RAM|a part of a Kernel) cannot be pickled"):
                 way(part)
 
 

@@ -56,7 +56,7 @@ def test_reads_and_writes_at_the_top_of_the_address_space(k):
 
 @pytest.mark.parametrize("pages", [1, 4, 5, 9])
 def test_pages_are_inserted_in_steps(k, monkeypatch, pages):
-    monkeypatch.setattr("vmcore.port.vmalloc._BATCH", 4)
+    monkeypatch.setattr("vmcore.port.user._BATCH", 4)
     page, first = k.page_size, 16
     addr = k.vmalloc_user(10 * page)
     frames = k.find_vm_area(addr).pages.tolist()
@@ -68,7 +68,7 @@ def test_pages_are_inserted_in_steps(k, monkeypatch, pages):
 
 @pytest.mark.parametrize("nth", [1, 4, 5, 7])
 def test_an_insertion_fails_at_its_page_in_whichever_step(k, monkeypatch, nth):
-    monkeypatch.setattr("vmcore.port.vmalloc._BATCH", 4)
+    monkeypatch.setattr("vmcore.port.user._BATCH", 4)
     page = k.page_size
     addr = k.vmalloc_user(7 * page)
     frames = k.find_vm_area(addr).pages.tolist()

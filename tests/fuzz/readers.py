@@ -263,7 +263,7 @@ _DUMP = r"(/proc/self/fd/[0-9]+|in)(, offset 0x[0-9a-f]+)?: found "
     DumpError,
     place=_DUMP,
     mutation=mutate.binary(300),
-    covers=["dump.store.open_dump", "dump.formats.elf.read_elf"],
+    covers=["dump.open.open_dump", "dump.formats.elf.read_elf"],
 )
 def elf(data):
     with lent(data) as path, open_dump(path, name="in") as dump:

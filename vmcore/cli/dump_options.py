@@ -17,8 +17,9 @@ from vmcore.cli.inputs import sample_name
 from vmcore.cli.options import machine_options
 from vmcore.cli.output import echo
 from vmcore.dump.identify import Root, misfits
+from vmcore.dump.open import NAMES, open_dump
 from vmcore.dump.root import find_root, find_vmcoreinfo, read_vmcoreinfo
-from vmcore.dump.store import FORMATS, Dump, open_dump
+from vmcore.dump.store import Dump
 from vmcore.errors import ConfigurationError, UnitError
 from vmcore.linking.registry import load
 from vmcore.linking.selection import Selection
@@ -90,7 +91,7 @@ _OPTIONS = (
     click.option("--vmcoreinfo", metavar="FILE", help="The kernel's VMCOREINFO, to find the root with."),
     click.option("--base", metavar="PA", help="Raw image: physical address of its first byte."),
     click.option("--bank", "banks", metavar="START-END", multiple=True, help="Raw image: a bank (repeatable)."),
-    click.option("--format", "kind", metavar="|".join(FORMATS), help="What DUMP is, where it does not say so."),
+    click.option("--format", "kind", metavar="|".join(NAMES), help="What DUMP is, where it does not say so."),
 )
 
 

@@ -1,5 +1,6 @@
 """RAM dumps of real machines: open one, find its root table, list what it maps, compare, and save one."""
 
-from vmcore.dump.store import Dump, open_dump
+from vmcore.dump.open import open_dump
+from vmcore.dump.store import Dump
 
 __all__ = ["Dump", "open_dump"]

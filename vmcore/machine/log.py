@@ -20,12 +20,16 @@ class Log:
         warnings: WARN_ON records, likewise; ``warn_count`` counts all.
     """
 
-    def __init__(self, life: Life, events: Events, lines: tuple[str, ...] = ()) -> None:
-        """Begin with ``lines``, which no event announces."""
+    def __init__(self, life: Life, events: Events) -> None:
         self._life, self._events = life, events
-        self.dmesg: list[str] = list(lines)
+        self.dmesg: list[str] = []
         self.warnings: list[Warned] = []
-        self.printk_count, self.warn_count = len(self.dmesg), 0
+        self.printk_count = self.warn_count = 0
+
+    def note(self, lines: tuple[str, ...]) -> None:
+        """Log lines that no event announces, because booting found them."""
+        self.dmesg += lines
+        self.printk_count += len(lines)
 
     def printk(self, line: str) -> None:
         """Log one line, with its ``<n>`` level and newline."""

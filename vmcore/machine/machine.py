@@ -72,10 +72,10 @@ class Machine:
         self.arch, self.layout, self.memory, self.pages, self.slab = arch, layout, memory, pages, slab
         self.life = Life()
         self.events = guarded(events, self.life.thread)
-        self.log = Log(self.life, self.events, layout.notes)
+        self.log = Log(self.life, self.events)
+        self.log.note(layout.notes)
         self.faults = Faults()
-        names = arch.zone_names
-        self.allocators = Allocators(self.life, self.faults, self.events, pages, tables, slab, names)
+        self.allocators = Allocators(self.life, self.faults, self.events, pages, tables, slab, arch.zone_names)
         self.symbols = Symbols(self.life, linked, self.events, self, arch.page_shift, cpus > 1)
         self.smp: Smp = Smp(self.life, self.events, self.symbols, arch, layout, memory, cpus)
         self.cpus: tuple[Cpu, ...] = self.smp.cpus
@@ -96,9 +96,8 @@ class Machine:
 
     def tables_below(self, root: int) -> PageTables:
         """Return the page tables below a root, which make their tables from this machine's pages."""
-        e = self.events
-        on_events = e.table_allocated, e.range_mapped, e.range_cleared
-        return PageTables(self.arch, self.memory, root, self.allocators, self.log, *on_events)
+        events = self.events.table_allocated, self.events.range_mapped, self.events.range_cleared
+        return PageTables(self.arch, self.memory, root, self.allocators, self.log, *events)
 
     def protection(self, name: str) -> int:
         """Return a named protection of this machine.

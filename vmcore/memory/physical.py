@@ -96,14 +96,6 @@ class PhysicalMemory:
             raise self._bus_error(int(addresses[bad.argmax()]))
         return addresses - self._deltas[bank]
 
-    def page_row(self, frame: int) -> int:
-        """Return the row of `pages` that a frame is in.
-
-        Raises:
-            BusError: it is in no bank.
-        """
-        return self.offset(frame << self.page_shift) >> self.page_shift
-
     def page_rows(self, frames: np.ndarray) -> np.ndarray:
         """Return the rows of `pages` that frames (int64, shape ``(n,)``) are in."""
         if len(self._runs) == 1:
@@ -114,10 +106,6 @@ class PhysicalMemory:
     def _bus_error(self, address: int) -> BusError:
         banks = ", ".join(str(bank) for bank in self.banks)
         return BusError(f"physical address {address:#x}: no RAM there; the banks are {banks}")
-
-    def has_frames(self, frames: np.ndarray) -> np.ndarray:
-        """Tell for each frame (int64, shape ``(n,)``) whether it is RAM, bool."""
-        return self._find(frames << self.page_shift)[1]
 
     def read(self, address: int, length: int) -> bytes:
         """Return bytes at a physical address; the stretch must lie in one bank."""

@@ -216,7 +216,7 @@ class PageAllocator:
             chain = self._chain(gfp, node)
             if count == 1 and chain and chain[0].recent:
                 frame = chain[0].recent.pop()
-                self._used[self._memory.page_row(frame)] = True
+                self._used[self._memory.offset(frame << self._shift) >> self._shift] = True
                 self.pages_in_use += 1
                 frames = np.array([frame], np.int64)
             else:
@@ -360,7 +360,7 @@ class PageAllocator:
                 return
             numbers = frames.tolist() if len(frames) <= _FEW else (int(frames.min()), int(frames.max()))
             for frame in (min(numbers), max(numbers)):
-                self._memory.page_row(frame)  # is there RAM?
+                self._memory.offset(frame << self._shift)  # is there RAM?
             self._mark(frames, False)
             lowest, highest = self._home(min(numbers)), self._home(max(numbers))
             if lowest == highest:
@@ -372,7 +372,7 @@ class PageAllocator:
 
     def _free_one(self, frame: int) -> bool:
         """Take one frame back without an array step; False (and nothing done): it is not handed out."""
-        row = self._memory.page_row(frame)
+        row = self._memory.offset(frame << self._shift) >> self._shift
         if not self._used[row]:
             return False
         self._used[row] = False
@@ -385,7 +385,7 @@ class PageAllocator:
 
     def allocated(self, frames: np.ndarray) -> np.ndarray:
         """Tell for each frame (int64) whether it is handed out, bool."""
-        inside = self._memory.has_frames(frames)
+        inside = self._memory.places(frames << self._shift) >= 0
         result = np.zeros(len(frames), np.bool_)
         result[inside] = self._in_use[self._memory.page_rows(frames[inside])]
         return result

@@ -184,7 +184,7 @@ class AreaList:
             Bytes of the longest run in [start, end) that no area, guard page included, covers.
         """
         if self._violations:
-            return max(_holes(self._covered(), start, end))
+            return max(_holes(_covered(self._areas.intervals(), self._mask), start, end))
         first, last = self._areas.locate(start), self._areas.locate(end)
         ahead, behind = self._areas.addr_at(first), self._areas.addr_at(last)
         holes = [0, (end if ahead is None else min(ahead, end)) - start]
@@ -204,7 +204,7 @@ class AreaList:
             Bytes in [start, end) that no area, guard page included, covers.
         """
         if self._violations:
-            return sum(_holes(self._covered(), start, end))
+            return sum(_holes(_covered(self._areas.intervals(), self._mask), start, end))
         return max(0, end - start - self._areas.covered_below(end) + self._areas.covered_below(start))
 
     def check(self) -> None:
@@ -305,11 +305,12 @@ class AreaList:
             after = self._mask
         return (before > addr) + (end > after) - (before > after) + self._malformed(addr, end)
 
-    def _covered(self) -> Iterable[tuple[int, int]]:
-        """Sort what the areas of any list cover: one that wraps two intervals, an empty one none."""
-        intervals = ((addr, end) for addr, end in self._areas.intervals() if addr != end)
-        parts = ([(a, e)] if a < e else [(a, self._mask + 1), (0, e)] for a, e in intervals)
-        return sorted(chain.from_iterable(parts))
+
+def _covered(intervals: Iterable[tuple[int, int]], mask: int) -> Iterable[tuple[int, int]]:
+    """Sort the stretches that the areas of any list cover: one that wraps covers two, an empty one none."""
+    proper = ((addr, end) for addr, end in intervals if addr != end)
+    parts = ([(a, e)] if a < e else [(a, mask + 1), (0, e)] for a, e in proper)
+    return sorted(chain.from_iterable(parts))
 
 
 def _holes(intervals: Iterable[tuple[int, int]], start: int, end: int) -> Iterator[int]:

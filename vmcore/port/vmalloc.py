@@ -44,7 +44,6 @@ _NULL = (OutOfVmallocSpace, OutOfMemory, InvalidSize)  # what C answers with NUL
 _FEW = 8  # pages up to which a list is faster than an array
 _MOST_FRAMES = (1 << 63) - 1  # what an int64 holds
 _ANSWER_MOST = 1 << 30  # bytes that vread() returns; a caller in C has a buffer for them
-_BATCH = 1 << 16  # pages that remap_vmalloc_range() looks at in one step
 _OUT_OF_SPACE = "<4>allocation failed: out of vmalloc space - use vmalloc=<size> to increase size.\n"
 
 

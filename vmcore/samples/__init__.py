@@ -179,7 +179,7 @@ def open_vmallocinfo(name: str) -> BinaryIO:
 
 @contextmanager
 def dump_file(name: str) -> Iterator[Path]:
-    """Lend the ELF core of a dump, compressed by xz, as ``vmcore.dump.store.open_dump`` takes it.
+    """Lend the ELF core of a dump, compressed by xz, as ``vmcore.dump.open_dump`` takes it.
 
     Args:
         name: One of ``dumps()``.

@@ -281,6 +281,22 @@ class _Result:
     pages: np.ndarray = Factory(lambda: np.empty(0, np.int64))
 
 
+def _dump(run: ScriptRun, name: str, a: list[Any], result: _Result) -> dict[str, Any]:
+    level, kernel = run.arch.levels[-1], run.kernel
+    addresses, words = kernel.init_mm.entries()
+    frames = (level.decode_array(words) >> np.uint64(run.arch.page_shift)).tolist()
+    numbers = [run.protections.number(word) for word in words.tolist()]
+    return {
+        "vmlist": [[hexed(v.addr), hexed(v.size), hexed(v.flags), v.nr_pages, hexed(v.phys_addr)]
+                   for v in kernel.vmlist],
+        "ptes": list(zip(addresses.tolist(), numbers, frames, strict=True)),
+        "tables": {"pud": 0, "pmd": 0, "pte": 0} | kernel.init_mm.tables,
+        "free_stack": list(run.pages.stack),
+        "next_page": run.pages.fresh,
+        "next_kmalloc": run.slab.next,
+    }  # fmt: skip
+
+
 class ScriptRun:
     """One script on one machine."""
 
@@ -509,21 +525,6 @@ class ScriptRun:
     def _fail(self, name: str, a: list[Any], result: _Result) -> dict[str, Any]:
         self.kernel.faults.inject(a[0], a[1])
         return {}
-
-    def _dump(self, name: str, a: list[Any], result: _Result) -> dict[str, Any]:
-        level, kernel = self.arch.levels[-1], self.kernel
-        addresses, words = kernel.init_mm.entries()
-        frames = (level.decode_array(words) >> np.uint64(self.arch.page_shift)).tolist()
-        numbers = [self.protections.number(word) for word in words.tolist()]
-        return {
-            "vmlist": [[hexed(v.addr), hexed(v.size), hexed(v.flags), v.nr_pages, hexed(v.phys_addr)]
-                       for v in kernel.vmlist],
-            "ptes": list(zip(addresses.tolist(), numbers, frames, strict=True)),
-            "tables": {"pud": 0, "pmd": 0, "pte": 0} | kernel.init_mm.tables,
-            "free_stack": list(self.pages.stack),
-            "next_page": self.pages.fresh,
-            "next_kmalloc": self.slab.next,
-        }  # fmt: skip
 
     _HANDLERS: Mapping[str, Callable[[ScriptRun, str, list[Any], _Result], dict[str, Any]]] = {
         **dict.fromkeys(("vmalloc", "vmalloc_user", "vmalloc_exec", "vmalloc_32", "vmalloc_32_user",
