@@ -1,5 +1,6 @@
 """A kernel's end, its copies in other processes, and what crosses between them."""
 
+import contextlib
 import copy
 import gc
 import os
@@ -11,7 +12,7 @@ import weakref
 import pytest
 
 from vmcore import errors
-from vmcore.errors import CannotCopy, KernelBug, KernelClosed, KernelDead, OutOfVmallocSpace
+from vmcore.errors import CannotCopy, KernelBug, KernelClosed, KernelDead, OutOfVmallocSpace, VmcoreError
 from vmcore.kernel import Kernel
 from vmcore.machine.log import LOG_LINES
 
@@ -79,7 +80,7 @@ def test_closing_keeps_the_first_cause(kernel, arch):
     with pytest.raises(KernelBug) as caught:
         k.vmalloc(1)
     k.close()
-    assert k.dead is caught.value
+    assert (type(k.dead), str(k.dead)) == (caught.type, str(caught.value))
 
 
 def test_the_log_is_bounded_and_its_counts_are_exact(kernel, arch):
@@ -218,3 +219,30 @@ def test_a_failure_carries_its_lines_across(kernel, arch):
     found = pickle.loads(pickle.dumps(caught.value))
     assert isinstance(found, OutOfVmallocSpace)
     assert (found.lines, found.size) == (caught.value.lines, caught.value.size)
+
+
+FAILURES = {
+    "load": lambda k: k.cpu.load(5, 1),
+    "loads": lambda k: k.cpu.load(5, 3 * k.page_size),
+    "store": lambda k: k.cpu.store(5, b"x"),
+    "page": lambda k: (k.fail("alloc_page", 1), k.vmalloc(4096)),
+    "pgtable": lambda k: (k.fail("pgtable", 1), k.vmalloc(1 << 22)),
+    "kmalloc": lambda k: (k.fail("kmalloc", 1), k.vmalloc(4096)),
+    "alloc_vm_area": lambda k: (k.fail("pgtable", 1), k.alloc_vm_area(1 << 22)),
+    "bug": lambda k: k.unmap_kernel_range(k.vmalloc(4096), 0),
+    "oops": lambda k: k.oops(0, "read"),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_failure_that_is_not_kept_keeps_no_kernel(kernel, arch, failure):
+    k = kernel(arch, ram="64M")
+    ram = weakref.ref(k.memory)
+    gc.disable()
+    try:
+        with contextlib.suppress(VmcoreError):
+            FAILURES[failure](k)
+        del k
+        assert ram() is None
+    finally:
+        gc.enable()

@@ -525,6 +525,14 @@ def test_stdin_and_stdout_may_be_the_input(tmp_path):
         )
 
 
+def test_nothing_is_written_to_an_input_that_stderr_is_redirected_to(tmp_path):
+    trace = tmp_path / "trace"
+    trace.write_text("x")
+    with open(trace, "a", encoding="ascii") as stderr:
+        result = process("replay", trace, "--arch", "i386", stderr=stderr, stdout=subprocess.PIPE)
+    assert (result.returncode, result.stdout, trace.read_text()) == (2, "", "x")
+
+
 def test_arrays_may_go_to_stdout_and_a_report_may_not_go_with_a_core(tmp_path):
     sample = "sample:i386-pae-ram"
     assert process("walk", sample, "--npz", tmp_path / "file").returncode == 0

@@ -59,10 +59,17 @@ def test_a_frame_that_is_too_large_loses_its_upper_bits_and_it_is_said(arch, ker
     frames = [*range(0x1000, 0x1000 + count - 1), first + 0x1234]
     addr = mapping(k, frames)
     at = addr + (count - 1 << arch.page_shift)
+    used = k.cpu.mmu.translate(at)
+    other = (
+        ""
+        if used is None or used >> arch.page_shift == 0x1234
+        else (f" to Linux, and frame {used >> arch.page_shift:#x} to the MMU")
+    )
     assert k.dmesg == [
         f"<4>vmcore: {name}: frame {first + 0x1234:#x}, but an entry of {arch.name} holds frames "
-        f"below {first:#x}: {at:#x} maps frame 0x1234.\n"
+        f"below {first:#x}: {at:#x} maps frame 0x1234{other}.\n"
     ]
+    assert (f"  the MMU translates to {used or 0:#x}" in k.explain(at)) == bool(other)
     assert k.init_mm.frames(addr, count).tolist() == [*frames[:-1], 0x1234]
     word = (frames[-1] << arch.page_shift | k.page_kernel) & arch.supported_pte_mask
     if len(arch.levels[-1].frame) == 1 and arch.levels[-1].frame[0].entry_bit == arch.page_shift:
@@ -204,3 +211,23 @@ def test_lowmem_is_mapped_one_to_one_and_nothing_else_is(arch, kernel, ram):
     away = np.int64(layout.page_offset - layout.phys_offset - (1 << 64 if layout.page_offset >> 63 else 0))
     assert (k.cpu.mmu.translate_many((pages + away).view(np.uint64)) == pages).all()
     assert k.cpu.mmu.translate(layout.high_memory) is None
+
+
+def test_a_protection_may_not_choose_the_frame(arch, kernel):
+    k = kernel(arch, ram=RAM)
+    for bit in range(8 * arch.levels[-1].word_bytes):
+        if not arch.frame_mask >> bit & 1:
+            continue
+        prot = k.page_kernel | 1 << bit
+        with pytest.raises(ArgumentError, match=f"found protection {prot:#x}, expected bits of an entry"):
+            k.ioremap(0, arch.page_size, prot)
+        with pytest.raises(ArgumentError, match="without those of the frame"):
+            k.vmap(np.array([1]), 1, int(VM.MAP), prot)
+    assert len(k.vmlist) == 0
+
+
+def test_the_log_names_the_frame_that_the_mmu_uses(kernel):
+    k = kernel("i386-pae", ram=RAM)
+    addr = k.vmap(np.array([0x1000005]), 1, int(VM.MAP), k.page_kernel)
+    assert k.dmesg[0].endswith("maps frame 0x5 to Linux, and frame 0x1000005 to the MMU.\n")
+    assert k.explain(addr).endswith("physical address 0x5000\n  the MMU translates to 0x1000005000")

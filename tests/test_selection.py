@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from vmcore.cli import main
 from vmcore.errors import ConfigurationError, UnitError
+from vmcore.kernel import Kernel
 from vmcore.linking.registry import Registry
 from vmcore.linking.selection import KEYS, Selection, find_file, select
 from vmcore.units import Bank
@@ -435,3 +436,53 @@ def test_a_broken_project_file_is_searched_in_a_time_that_grows_with_its_length(
     before = time.process_time()
     assert select(need_arch=False).arch == ""
     assert time.process_time() - before < 5.0  # a quadratic search took minutes
+
+
+@pytest.mark.parametrize("key", ["a." * 30000 + "b", "[" + ".".join(["a"] * 65) + "]", '"x"." y".' * 33 + "z"])
+def test_a_key_of_very_many_parts_costs_nothing(tmp_path, monkeypatch, key):
+    """tomllib takes time and memory with the square of the parts: 5 GiB for 60 KB."""
+    monkeypatch.chdir(tmp_path)
+    text = key if key.startswith("[") else f"{key} = 1"
+    (tmp_path / "vmcore.toml").write_text(f"# a comment\n{text}\n")
+    began = time.process_time()
+    with pytest.raises(ConfigurationError, match=r"vmcore.toml:2: found a key of more than 64 parts"):
+        select()
+    assert time.process_time() - began < 2
+
+
+def test_strings_and_numbers_with_dots_are_no_long_keys(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    dots = ".".join(["a"] * 100)
+    (tmp_path / "pyproject.toml").write_text(
+        f"[project]\nname = \"{dots}\"\nother = '{dots}'\nnumbers = [{', '.join(['1.5'] * 100)}]\n"
+        '[tool.vmcore]\nram = "32M"\n'
+    )
+    assert select(arch="i386").ram == "32M"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '["tool"."vmcore"]\nram="32M"\n[broken',
+        '[tool]\nvmcore.ram="32M"\n[broken',
+        '[tool.vmcore]\nram="32M"\n[broken',
+    ],
+)
+def test_a_broken_file_with_keys_for_vmcore_is_an_error_however_they_are_spelt(tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text(text)
+    with pytest.raises(ConfigurationError, match="not valid TOML"):
+        select(arch="i386")
+
+
+def test_a_file_that_is_too_large_and_names_vmcore_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text('[tool.vmcore]\nram="32M"\n' + "#" * (1 << 20))
+    with pytest.raises(ConfigurationError, match="found more than 0x100000 bytes, expected a short text file"):
+        select(arch="i386")
+
+
+def test_a_kernel_logs_the_warnings_of_its_selection(kernel, monkeypatch):
+    monkeypatch.setenv("VMCORE_XYZ", "1")
+    (line,) = Kernel("i386", ram="64M").dmesg
+    assert line.startswith("<4>vmcore: VMCORE_XYZ: unknown environment variable, it is left out")

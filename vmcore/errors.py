@@ -194,6 +194,9 @@ class OutputError(VmcoreError):
         expected: what to give instead.
     """
 
+    #: the problem of an input that messages would be written to
+    STDERR = "stderr is redirected to this input"
+
     def __init__(self, file: str, problem: str, expected: str) -> None:
         super().__init__(file, problem, expected)
         self.file, self.problem, self.expected = file, problem, expected

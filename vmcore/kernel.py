@@ -98,7 +98,7 @@ class Kernel(Vmalloc):
         last = layout.banks[-1].end >> record.page_shift
         physpages = last if layout.phys_offset == 0 else sum(b.size for b in layout.banks) >> record.page_shift
         super().__init__(record, layout, linked, events, memory, pages, tables, Slab(), physpages, chosen.cpus)
-        self.log.note(left_out)
+        self.log.note((*left_out, *(f"<4>vmcore: {warning}\n" for warning in chosen.warnings)))
         self.init_mm.prebuild(layout.first_kernel_pgd)
         if record.linear_map is not None:
             map_lowmem(self.init_mm, record, layout, record.linear_map, self.page_kernel, chosen.cpus > 1)

@@ -106,6 +106,11 @@ class Parameters:
         return self.levels[-1].physical_end >> self.page_shift
 
     @property
+    def frame_mask(self) -> int:
+        """The bits of a last-level entry in which Linux or the MMU finds the frame."""
+        return self.levels[-1].frame_mask | self.hardware_levels[-1].frame_mask
+
+    @property
     def entry_end(self) -> int:
         """The first number that is too large for a last-level entry."""
         return 1 << 8 * self.levels[-1].word_bytes

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from vmcore.cli.output import accept_any_text, echo
-from vmcore.errors import VmcoreError, choices
+from vmcore.errors import OutputError, VmcoreError, choices
 from vmcore.wording import printable
 
 if TYPE_CHECKING:
@@ -134,6 +134,8 @@ def _drop_output() -> None:
 
 
 def _report(error: VmcoreError) -> None:
+    if isinstance(error, OutputError) and error.problem == OutputError.STDERR:
+        return  # the message would change the input: the exit status has to do
     echo(f"vmcore: error: {error}", err=True)
     notes: Sequence[str] = getattr(error, "__notes__", ())
     for note in notes:

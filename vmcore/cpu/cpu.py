@@ -177,7 +177,7 @@ class Cpu(TranslatingCpu):
     def _load_pages(self, address: int, size: int, access: int) -> bytes:
         pages = self.translate(address, size, access)
         if pages.fault is not None:
-            raise pages.fault
+            raise pages.take_fault()
         if self.cache is None or access == EXECUTE:
             return self._read(pages, address & self._inside, size)
         parts = []
@@ -215,7 +215,7 @@ class Cpu(TranslatingCpu):
                 if self.cache.watcher is not None:
                     self.cache.stored_past(at, part, self._lines(at, count, some), _repeat(some))
         if pages.fault is not None:
-            raise pages.fault
+            raise pages.take_fault()
 
     def _alike(self, pages: Pages, address: int, size: int) -> Iterator[tuple[Pages, int, int]]:
         """Cut an access where pages begin to be cached in another way; yield pages, address and size."""

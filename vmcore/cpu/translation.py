@@ -11,7 +11,7 @@ from __future__ import annotations
 from weakref import proxy
 
 import numpy as np
-from attrs import define, frozen
+from attrs import define
 
 from vmcore.architecture import Architecture, Layout
 from vmcore.cpu.dcache import DataCache
@@ -39,13 +39,13 @@ class FaultCounts:
     repaired: int = 0
 
 
-@frozen(eq=False)
+@define(eq=False)
 class Pages:
     """Consecutive pages that were translated, up to the first that faulted.
 
     Attributes:
         physical: address of each, bytes, int64.
-        where: offset of each in the memory's buffer, -1: no RAM; int64.
+        where: offset of each in the memory's buffer, int64; -1: no RAM.
         flags: of `vmcore.paging.rights`, uint8.
         fault: of the page behind them, or None.
     """
@@ -54,6 +54,12 @@ class Pages:
     where: np.ndarray
     flags: np.ndarray
     fault: PageFault | None = None
+
+    def take_fault(self) -> PageFault:
+        """Return the fault to raise it. A frame that kept it would keep the kernel, in a cycle."""
+        assert self.fault is not None
+        fault, self.fault = self.fault, None
+        return fault
 
 
 class TranslatingCpu:
@@ -110,7 +116,7 @@ class TranslatingCpu:
             slot = self.page(first, address, access)
         except PageFault as fault:
             none = np.empty(0, np.int64)
-            return Pages(none, none, none.astype(np.uint8), fault)
+            return Pages(none, none, none.astype(np.uint8), fault.with_traceback(None))
         at, tlb = slice(slot, slot + 1), self.tlb
         return Pages(tlb.physical[at], tlb.where[at], tlb.flags[at])
 

@@ -21,7 +21,7 @@ from vmcore.texts.vmcoreinfo import ROOT, VmcoreInfo
 _KEY = b"SYMBOL(swapper_pg_dir)="
 _START = b"OSRELEASE="
 _TEXT_BYTES = 1 << 12  #: VMCOREINFO_BYTES of most kernels: a page
-SCAN_MOST = 1 << 33  #: bytes of a dump that are searched for the text
+SCAN_MOST = 1 << 32  #: bytes of a dump that are searched for the text
 _DOUBT = (
     "the root is not confirmed: tables at {:#x} do not map SYMBOL({}) {:#x}, expected that they map it there; "
     f"is the VMCOREINFO of this boot? if not, {GIVE}"

@@ -67,12 +67,20 @@ class Selection:
 KEYS = tuple(f.name for f in fields(Selection) if f.name not in ("sources", "warnings"))
 
 _FILE_MOST = 1 << 20  #: bytes of a configuration file
+_PARTS_MOST = 64  #: parts of a dotted key
+#: a string that does not end is one up to the end of its line, so that no text is looked at twice
+_TOKENS = re.compile(
+    r"""(?P<part>[\w-]++|"(?:[^"\\\n]|\\.)*+"?|'[^'\n]*+'?)|(?P<dot>[ \t]*+\.[ \t]*+)"""
+    r"""|(?P<line>\n)|(?P<rest>[ \t]++|.)"""
+)
 _SHORT = Repr()  # a value of a file may be long, or nested deeply
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 #: ``tool.vmcore`` as a heading or a key, in a file that may be no TOML; it may begin with a byte order mark
 #: (blanks without line ends, taken at once: else the search is quadratic)
 _NAMES_VMCORE = re.compile(
-    rb"(?m)^[ \t\xef\xbb\xbf\xff\xfe]*+(?:\[[ \t]*+)?tool[ \t]*+\.[ \t]*+[\"']?vmcore[\"']?[ \t]*+[].=]"
+    rb"(?m)^[ \t\xef\xbb\xbf\xff\xfe]*+(?:"
+    rb"(?:\[[ \t]*+)?[\"']?tool[\"']?[ \t]*+\.[ \t]*+[\"']?vmcore[\"']?[ \t]*+[].=]"
+    rb"|[\"']?vmcore[\"']?[ \t]*+[.=])"
 )
 #: Variables that vmcore's own tests read, see tox.ini.
 _OF_TESTS = (
@@ -217,15 +225,19 @@ def _read_file(path: Path) -> bytes:
             data = file.read(_FILE_MOST + 1)
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from error
-    if len(data) > _FILE_MOST:
-        raise ConfigurationError(f"{path}: found more than {_FILE_MOST:#x} bytes, expected a short text file")
     return data
 
 
 def _parse(path: Path, data: bytes) -> dict[str, Any]:
+    if len(data) > _FILE_MOST:
+        raise ConfigurationError(f"{path}: found more than {_FILE_MOST:#x} bytes, expected a short text file")
     text = ""
     try:
         text = data.decode("utf-8-sig")
+        if long := _long_key(text):
+            raise ConfigurationError(
+                f"{path}:{long}: found a key of more than {_PARTS_MOST} parts, expected keys: {', '.join(KEYS)}"
+            )
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         at = re.search(r"\(at line (\d+)", str(error))
@@ -239,6 +251,24 @@ def _parse(path: Path, data: bytes) -> dict[str, Any]:
         raise ConfigurationError(
             f"{path}: found arrays or tables nested too deeply to be read, expected keys: {', '.join(KEYS)}"
         ) from None
+
+
+def _long_key(text: str) -> int:
+    """Return the line of a dotted key with more than `_PARTS_MOST` parts; 0: there is none.
+
+    The time and the memory that tomllib takes grow with the square of the parts.
+    """
+    parts, dotted, line = 0, False, 1
+    for token in _TOKENS.finditer(text):
+        kind = token.lastgroup
+        if kind == "part":
+            parts = parts + 1 if dotted else 1
+            if parts > _PARTS_MOST:
+                return line
+        elif kind == "line":
+            line += 1
+        dotted = kind == "dot"
+    return 0
 
 
 def _table(path: Path, document: Mapping[str, Any]) -> Mapping[str, object] | None:

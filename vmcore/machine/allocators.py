@@ -49,6 +49,7 @@ class Allocators:
 
         Raises:
             ArgumentError: ``size`` is negative.
+            ConfigurationError: this machine has no such node; any negative one means any.
             KernelDead: the kernel has ended.
         """
         if size.__class__ is not int or size < 0:
@@ -56,6 +57,8 @@ class Allocators:
         life, faults = self._life, self._faults
         if life.dead is not None:
             raise KernelDead(life.dead)
+        if node > 0:
+            self._pages.check_node(node)
         life.steps += 1
         try:
             failing = faults.kmalloc == 1

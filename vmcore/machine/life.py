@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from copy import copy
 from functools import wraps
 from typing import Concatenate, NoReturn, ParamSpec, Protocol, TypeVar
 
@@ -81,9 +82,12 @@ class Life:
             raise KernelDead(self.dead)
 
     def end(self, cause: KernelFailure) -> None:
-        """End the kernel. The first cause is kept, because a dead kernel may be read and oops again."""
+        """End the kernel. The first cause is kept, because a dead kernel may be read and oops again.
+
+        A copy of it is kept: the exception itself will have a traceback, whose frames keep the kernel.
+        """
         if self.dead is None:
-            self.dead = cause
+            self.dead = copy(cause)
         for tlb in self.tlbs:
             tlb.stop_stores()
 

@@ -62,7 +62,10 @@ class Log:
         self._life.end(error)
         if self._events.bug is not None:
             self._events.bug(condition=condition, function=function)
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # a frame that kept the exception would keep the kernel, in a cycle
 
     def bug_on(self, condition: bool, text: str, function: str) -> None:
         """Do BUG_ON(condition); ``text`` is the C text of the condition."""
@@ -75,7 +78,10 @@ class Log:
         self._life.end(error)
         if self._events.oops is not None:
             self._events.oops(address=address, access=access)
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # as in bug()
 
     def refuse_recursion(self) -> NoReturn:
         """Die of a plugin that calls back into the port, which would take vmlist_lock twice."""

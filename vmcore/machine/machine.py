@@ -92,7 +92,7 @@ class Machine:
         # the record's derived numbers, once: they are in every expression of the port
         self.page_size, self.page_shift, self.word_mask = arch.page_size, arch.page_shift, arch.word_mask
         self.pointer_bytes, self.sizeof_vm_struct = arch.pointer_bytes, arch.sizeof_vm_struct
-        self.frames_end, self.entry_end = arch.frames_end, arch.entry_end
+        self.frames_end, self.entry_end, self.frame_mask = arch.frames_end, arch.entry_end, arch.frame_mask
 
     def tables_below(self, root: int) -> PageTables:
         """Return the page tables below a root, which make their tables from this machine's pages."""

@@ -43,6 +43,9 @@ def explain(kernel: Machine, addr: int) -> str:
         physical = level.decode(word) | addr & arch.page_size - 1
         lines += _hardware(kernel, addr)
         lines.append(f"  physical address {physical:#x}")
+        used = Mmu(arch, kernel.memory, tables.root).translate(addr)
+        if used is not None and used != physical:  # the entry has frame bits that Linux does not know
+            lines.append(f"  the MMU translates to {used:#x}")
     return "\n".join(lines)
 
 

@@ -149,9 +149,10 @@ class Vmalloc(Machine):
             ArgumentError: it has bits that a page-table entry has not.
         """
         bits = index(prot)
-        if not 0 <= bits < self.entry_end:
+        if not 0 <= bits < self.entry_end or bits & self.frame_mask:
             raise ArgumentError(
-                f"{function}: found protection {bits:#x}, expected bits of an entry, below {self.entry_end:#x}"
+                f"{function}: found protection {bits:#x}, expected bits of an entry, below {self.entry_end:#x}, "
+                f"without those of the frame, {self.frame_mask:#x}"
             )
         return bits
 
@@ -163,9 +164,16 @@ class Vmalloc(Machine):
             n = int(cut[0])
             at = area.addr + (n << self.page_shift)
             more = f" (the first of {len(cut)})" if len(cut) > 1 else ""
+            kept = int(frames[n]) % self.frames_end
+            used = self.smp.cpu.mmu.translate(at)
+            other = (
+                ""
+                if used is None or used >> self.page_shift == kept
+                else (f" to Linux, and frame {used >> self.page_shift:#x} to the MMU")
+            )
             self.log.printk(
                 f"<4>vmcore: {function}: frame {int(frames[n]):#x}{more}, but an entry of {self.arch.name} holds "
-                f"frames below {self.frames_end:#x}: {at:#x} maps frame {int(frames[n]) % self.frames_end:#x}.\n"
+                f"frames below {self.frames_end:#x}: {at:#x} maps frame {kept:#x}{other}.\n"
             )
         return result
 
@@ -455,12 +463,18 @@ class Vmalloc(Machine):
             text = f"page {len(frames)} of {nr_pages} could not be allocated"
             failure = OutOfMemory("page", text, self.log.lines(), len(frames))
             self.vfree(area.addr)
-            raise failure
+            try:
+                raise failure
+            finally:
+                del failure  # a frame that kept it would keep the kernel, in a cycle
         result = self._map_vm_area(area, prot, frames)
         if not result.ok:
             failure = self._map_failure(area, result)
             self.vfree(area.addr)
-            raise failure
+            try:
+                raise failure
+            finally:
+                del failure  # a frame that kept it would keep the kernel, in a cycle
         return area.addr
 
     def _page_array(self, area: VmStruct, array_size: int, gfp_mask: int, node: int, on_list: bool) -> None:
@@ -743,7 +757,10 @@ class Vmalloc(Machine):
         if not self.init_mm.populate(area.addr, end):
             failure = OutOfMemory("table", f"no page table for the area at {area.addr:#x}", self.log.lines())
             self.free_vm_area(area)
-            raise failure
+            try:
+                raise failure
+            finally:
+                del failure  # a frame that kept it would keep the kernel, in a cycle
         self.vmalloc_sync_all()
         return area
 

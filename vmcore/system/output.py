@@ -53,9 +53,9 @@ def refuse_redirected(inputs: Iterable[Input]) -> None:
     """
     for given in inputs:
         found = _stat(given)
-        for stream, name in ((_STDOUT, "stdout"), (_STDERR, "stderr")):
+        for stream, problem in ((_STDOUT, "stdout is redirected to this input"), (_STDERR, OutputError.STDERR)):
             if found is not None and stat.S_ISREG(found.st_mode) and _is_stream(found, stream):
-                raise OutputError(_shown(given), f"{name} is redirected to this input", "another file")
+                raise OutputError(_shown(given), problem, "another file")
 
 
 class Output:
