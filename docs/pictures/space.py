@@ -101,9 +101,10 @@ def draw() -> str:
     width, bottom = LEFT + columns * CELL + RIGHT, TOP + rows * LINE
     begin = hole_near_the_middle(kinds)
     height = bottom + 132
+    asked, free, hole = map(format_size, (failure.size - page, failure.free, failure.largest_hole))
     subtitle = (
-        f"{failure.areas:,} areas. Line {failure.line:,} of the trace asks for {format_size(failure.size - page)} and "
-        f"a guard page. {format_size(failure.free)} are free, the largest hole has {format_size(failure.largest_hole)}."
+        f"{failure.areas:,} areas. Line {failure.line:,} of the trace asks for {asked} and a guard page. "
+        f"{free} are free, the largest hole has {hole}."
     )
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
