@@ -45,7 +45,8 @@ def frames_apart(k):
     """Return two frames whose linear addresses and VMALLOC_START have TLB slots of their own."""
     mask, shift = k.arch.hardware.tlb.entries - 1, k.page_shift
     frames = k.alloc_pages(8, GFP_KERNEL, -1)
-    taken, kept = {k.layout.vmalloc_start >> shift & mask}, []
+    taken: set[int] = {k.layout.vmalloc_start >> shift & mask}
+    kept: list[int] = []
     for n, frame in enumerate(frames.tolist()):
         slot = linear(k, frame) >> shift & mask
         if slot not in taken and len(kept) < 2:

@@ -13,7 +13,7 @@ BUNDLES = sorted(FOLDER.glob("*.jsonl.xz"))
 @functools.cache
 def scripts():
     """Return every script: its header followed by its ops, parsed."""
-    out = []
+    out: list = []
     for path in BUNDLES:
         with lzma.open(path, "rt") as lines:
             for line in lines:

@@ -7,7 +7,8 @@ kernel image, which is never handed out, and runs at its linear address.
 
 import ctypes
 import struct
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import unicorn
@@ -88,6 +89,15 @@ def translate(uc, address, protection):
 
 class SecondMmu:
     """Unicorn, on the memory of a kernel; one for each family below."""
+
+    SNIPPETS: tuple[bytes, ...]
+    INSTRUCTION: bytes
+    POINTER: int
+    DATA: int
+    _machine: Callable[[], Any]  # an unicorn.Uc, whose stub lacks half of its methods
+    _start: Callable[[], None]
+    _faulted: Callable[[int], int]
+    _root: Callable[[int, int], None]
 
     def __new__(cls, kernel):
         """Choose the family."""

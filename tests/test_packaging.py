@@ -1,6 +1,8 @@
 """The distribution: its metadata, its entry points, what its wheel holds, what nobody may import."""
 
 import ast
+import configparser
+import re
 import tomllib
 from importlib.metadata import distribution, entry_points
 from pathlib import Path
@@ -74,13 +76,32 @@ def test_every_folder_of_sources_is_a_package():
 def test_tox_has_an_environment_for_every_built_in_architecture():
     from vmcore.linking.registry import load  # noqa: PLC0415  # only this test looks at plugins
 
+    text = (ROOT / "tox.ini").read_text("utf-8")
+    tox = configparser.ConfigParser(interpolation=None, delimiters=("=",))
+    tox.read_string(text)
+    named = re.split(r"[,\s]+", re.sub(r"\{.*?\}", "", tox["tox"]["env_list"].strip()))
+    sections = {name.removeprefix("testenv:") for name in tox.sections()}
+    assert "VMCORE_ARCH = {env_name}" in tox["testenv"]["set_env"].splitlines()
+    assert tox["testenv"]["commands"] == "pytest -n auto -q -k {env_name} {posargs}"
+    for name in (n for n, plugin in load().origin.items() if plugin == "builtin"):
+        assert named.count(name) == 1
+        assert len(re.findall(rf"(?<![\w-]){name}(?![\w-])", text)) == 1, f"tox.ini names {name} more than once"
+        assert name not in sections, f"[testenv:{name}] hides [testenv], which runs the tests of {name}"
+
+
+def test_public_hosting_runs_environments_of_tox_on_every_python():
+    text = (ROOT / ".github" / "workflows" / "ci.yml").read_text("utf-8")
+    pythons = re.findall(r'\{python: "([\d.]+)", environments: "([\w,-]+)"\}', text)
+    classified = [line.split(" :: ")[-1] for line in PROJECT["project"]["classifiers"] if "Python :: 3." in line]
+    assert [python for python, _ in pythons] == classified
     tox = (ROOT / "tox.ini").read_text("utf-8")
-    registry = load()
-    for name in (n for n, plugin in registry.origin.items() if plugin == "builtin"):
-        factor = "arch_" + name.replace("-", "_")
-        assert f"    {factor}: VMCORE_ARCH = {name}\n" in tox
-        assert f"    {factor}: pytest -n auto -q -k {name} {{posargs}}\n" in tox
-        assert name.replace("-", "_") in tox.split("py3-arch_{", 1)[1].split("}")[0].split(",")
+    known = {
+        *re.findall(r"^\[testenv:([\w-]+)\]", tox, re.MULTILINE),
+        *(f"py{n.replace('.', '')}" for n in classified),
+    }
+    assert f"[testenv:py{{{','.join(n.replace('.', '') for n in classified)}}}]" in tox
+    assert {name for _, names in pythons for name in names.split(",")} <= known
+    assert "tox run -e lint" in text
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -58,7 +58,7 @@ C_FUNCTIONS = {
 
 def rows(title):
     """Return the cells of the first table under a heading."""
-    section = TEXT.split(f"\n## {title}\n", 1)[1].split("\n## ")[0].split("\nWhat is not")[0]
+    section = TEXT.split(f"\n## {title}\n", 1)[1].split("\n## ")[0].split("\nOther definitions")[0]
     return [[c.strip() for c in row[1:-1].split("|")] for row in section.splitlines() if row.startswith("| `")]
 
 

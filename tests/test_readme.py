@@ -25,16 +25,32 @@ def run(arguments):
     return CliRunner().invoke(main, arguments, prog_name="vmcore", env={"COLUMNS": "100"})
 
 
-def test_the_python_session_prints_what_it_shows():
-    (session,) = blocks("pycon")
-    test = doctest.DocTestParser().get_doctest(session, {}, "README.md", "README.md", 0)
-    assert len(test.examples) == 9
+def commands(pattern):
+    """Return the blocks whose one line matches a pattern."""
+    return [block.strip() for block in blocks("console") if re.fullmatch(pattern, block.strip())]
+
+
+@pytest.mark.parametrize(("number", "examples"), [(0, 9), (1, 5)])
+def test_the_python_sessions_print_what_they_show(number, examples):
+    assert len(blocks("pycon")) == 2
+    test = doctest.DocTestParser().get_doctest(blocks("pycon")[number], {}, "README.md", "README.md", 0)
+    assert len(test.examples) == examples
     report: list[str] = []
     assert doctest.DocTestRunner(verbose=False).run(test, out=report.append).failed == 0, "".join(report)
 
 
 def test_the_session_is_ten_lines_at_most():
     assert blocks("pycon")[0].count(">>> ") <= 10
+
+
+def test_the_second_session_is_the_first_with_one_word_changed():
+    first, second = (
+        [line for line in session.splitlines() if line.startswith(">>> ")] for session in blocks("pycon")
+    )
+    changed = [(a, b) for a, b in zip(first, second, strict=False) if a != b]
+    assert changed == [(first[1], second[1])]
+    ((a, b),) = [(a, b) for a, b in zip(first[1].split('"'), second[1].split('"'), strict=True) if a != b]
+    assert {a, b} <= set(load().architectures)
 
 
 def test_the_table_has_every_built_in_architecture():
@@ -47,15 +63,33 @@ def test_the_table_has_every_built_in_architecture():
         assert row == f"{format_size(arch.default_ram)} | {format_size(layout.vmalloc.size)}"
 
 
-def test_each_command_is_one_line_and_the_first_two_stand_on_the_first_screen():
-    first, second = (block.splitlines() for block in blocks("console")[:2])
-    assert (len(first), len(second)) == (1, 1)
-    assert second[0].endswith(".venv/bin/tox run")
-    assert TEXT[: TEXT.index(second[0])].count("\n") < 20
+def test_the_first_screen_says_what_it_is_before_how_to_test_it():
+    """A sentence, a picture, two sessions, three users; then to install, then to test."""
+    marks = [
+        TEXT.index(mark) for mark in ("vmcore runs", "![", "```pycon", "## Who uses it", "## Install", "## Test")
+    ]
+    assert marks == sorted(marks)
+    assert TEXT[: TEXT.index("## Test")].count("\n") < 100
+
+
+def test_the_command_that_tests_is_one_line_and_stands_once():
+    (second,) = commands(r"python3 -m venv .*tox run")
+    assert second.endswith(".venv/bin/tox run")
+    assert re.findall(r"^python3 -m venv .*tox run$", TEXT, re.MULTILINE) == [second]
+    assert TEXT.index("## Test") < TEXT.index(second) < TEXT.index("## Machines")
+
+
+def test_each_of_three_users_has_one_command(monkeypatch):
+    monkeypatch.delenv("VMCORE_ARCH", raising=False)
+    told = TEXT[TEXT.index("## Who uses it") : TEXT.index("## Install")]
+    lines = [command for command in commands(r"vmcore .*") if command in told]
+    assert told.count("**You ") == len(lines) == 3
+    assert [run(shlex.split(line)[1:]).exit_code for line in lines] == [1, 0, 0]
 
 
 def test_the_first_command_replays_a_sample_that_fits():
-    command = blocks("console")[0].strip().split("&&")[-1]
+    (line,) = commands(r"python3 -m venv .*vmcore replay .*")
+    command = line.split("&&")[-1]
     program, *arguments = shlex.split(command)
     assert program == ".venv/bin/vmcore"
     result = run(arguments)

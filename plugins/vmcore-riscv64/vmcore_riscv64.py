@@ -46,7 +46,10 @@ VMALLOC = Window(PAGE_OFFSET - (64 << 30), PAGE_OFFSET)  # VMALLOC_SIZE, asm/pgt
 
 
 def layout(request: LayoutRequest) -> Layout:
-    """Lay out Sv39 (Documentation/arch/riscv/vm-layout.rst); the kernel's place and size are a Debian 6.12's."""
+    """Lay out Sv39 (Documentation/arch/riscv/vm-layout.rst).
+
+    The place and the size of the kernel are those of Debian's 6.12.
+    """
     if request.vmalloc is not None:
         raise LayoutError(f"riscv64: found vmalloc={format_size(request.vmalloc)}, expected none: this kernel has "
                           f"no vmalloc=, its window is always {VMALLOC.start:#x}..{VMALLOC.end:#x}")  # fmt: skip

@@ -102,7 +102,7 @@ def _check_message(message, place):
     assert message.isprintable(), f"not printable ({message[:200]!r})"
 
 
-READERS = {}
+READERS: dict[str, "Reader"] = {}
 
 
 def reader(*errors, place, mutation, covers=()):
@@ -144,7 +144,7 @@ def trace(data):
     assert events.line[-1] <= found.lines
     assert found.page_size in (4096, 8192, 16384, 32768, 65536)
     assert found.lost < WORD * max(1, len(found.lost_lines))
-    held = {}
+    held: dict[int, int] = {}
     for _, kind, addr, size, align, window, failed, _ in events:
         assert 0 <= addr < WORD
         if kind == ALLOC and not failed:
@@ -286,7 +286,7 @@ def lime(data):
 def raw(data):
     """Read a raw image; the first line has its format, base and banks."""
     options, _, image = data.partition(b"\n")
-    kind, base, banks, *_ = (*options.decode("latin-1").split(";"), "", "", "")
+    kind, base, banks, *_ = options.decode("latin-1").split(";") + [""] * 3
     given = parse_ram(banks) if banks else None
     if isinstance(given, int):
         given = None
@@ -487,9 +487,12 @@ _HEADERS = {
 
 @reader(VmcoreError, place=_TEXT, mutation=_TOML, covers=["samples.read_manifest"])
 def manifest(data):
-    record = samples.DumpSample if b"record" in data else samples.Sample
-    for name, sample in samples.read_manifest(data, "in", record).items():
-        assert sample.name == name
+    found: dict[str, samples.DumpSample] | dict[str, samples.Sample]
+    if b"record" in data:
+        found = samples.read_manifest(data, "in", samples.DumpSample)
+    else:
+        found = samples.read_manifest(data, "in", samples.Sample)
+    assert all(sample.name == name for name, sample in found.items())
 
 
 # ---- commands

@@ -15,12 +15,14 @@ import sys
 import time
 import traceback
 from collections import Counter
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from attrs import define, field, frozen
 
 import vmcore
-from tests.fuzz.readers import CORPUS, READERS
+from tests.fuzz.readers import CORPUS, READERS, Reader
 
 _PACKAGE = str(Path(vmcore.__file__).parent)
 SECONDS_EACH = 10  #: of its process's time that one input may take
@@ -207,10 +209,10 @@ def _resident(pid):
 class _Worker:
     """A process that judges one slice."""
 
-    reader: object
-    process: object
-    answer: object
-    place: object
+    reader: Reader
+    process: multiprocessing.process.BaseProcess
+    answer: Connection
+    place: Any  # a shared integer, which has no public type
     seen: int = -1
     since: float = field(factory=time.monotonic)
 
@@ -262,9 +264,10 @@ def run(names, *, seed, inputs, seconds, processes, tell):
     context = multiprocessing.get_context("fork")
     scores = {name: Score() for name in names}
     following = dict.fromkeys(names, 0)
-    known = {name: set() for name in names}
+    known: dict[str, set] = {name: set() for name in names}
     quota = dict.fromkeys(names, 0)
-    working, end = [], time.monotonic() + seconds
+    working: list[_Worker] = []
+    end = time.monotonic() + seconds
     while True:
         if all(score.inputs for score in scores.values()):
             quota = shares({n: s.rate for n, s in scores.items()}, inputs, max(inputs // 8, inputs // len(names)))
