@@ -314,7 +314,7 @@ def test_every_key_of_coherence_is_documented_and_the_other_way_round(trace, dro
 
 
 def test_reasons_and_skips_are_documented():
-    from vmcore.replay.report import REASONS, SKIPPED  # noqa: PLC0415  # only this one needs it
+    from vmcore.replay.result import REASONS, SKIPPED  # noqa: PLC0415  # only this one needs it
 
     text = DOCS.read_text("utf-8")
     for key in [*REASONS, *SKIPPED]:

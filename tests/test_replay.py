@@ -12,7 +12,7 @@ import pytest
 
 from vmcore import Kernel, hookimpl, samples
 from vmcore.errors import TraceError
-from vmcore.replay.report import REASONS, SKIPPED
+from vmcore.replay.result import REASONS, SKIPPED
 from vmcore.replay.run import SAMPLES, replay
 from vmcore.scenes.catalogue import leave_out
 from vmcore.texts.trace import Trace, read_trace

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from attrs import asdict, evolve
 
-from vmcore.cli.coherence_text import told_report
+from vmcore.views.coherence import told_report
 from vmcore.cli.console import Console, write_json
 from vmcore.cli.options import machine_options
 from vmcore.cli.output import echo

@@ -18,7 +18,7 @@ from vmcore import samples
 from vmcore.cli.console import Console, write_json
 from vmcore.cli.inputs import open_input
 from vmcore.cli.options import files, machine_options
-from vmcore.cli.replay_text import print_report
+from vmcore.views.replay import print_report
 from vmcore.errors import ConfigurationError
 from vmcore.kernel import Kernel
 from vmcore.replay.run import replay

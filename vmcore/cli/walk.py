@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
-from vmcore.cli import walk_text
+from vmcore.views import walk as walk_text
 from vmcore.cli.console import Console, write_json
 from vmcore.cli.dump_options import Source, dump_options, parse_address, parse_range, tell
 from vmcore.cli.options import files, one_of

@@ -155,7 +155,7 @@ def _ioremap_protection(kernel: Kernel) -> int:
 
 
 def reason_of(error: KernelFailure) -> str:
-    """Return which of `vmcore.replay.report.REASONS` a failure is."""
+    """Return which of `vmcore.replay.result.REASONS` a failure is."""
     if isinstance(error, _Refused):
         return error.reason
     if isinstance(error, OutOfMemory):

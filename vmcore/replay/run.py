@@ -19,7 +19,7 @@ from vmcore.cpu.cpu import Cpu
 from vmcore.errors import KernelFailure, PageFault
 from vmcore.kernel import Kernel
 from vmcore.placement.arealist import VmStruct
-from vmcore.replay.report import (
+from vmcore.replay.result import (
     Coherence,
     Events,
     Failure,

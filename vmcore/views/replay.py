@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from attrs import evolve
 
 from vmcore.cli import COMMANDS
-from vmcore.cli.coherence_text import told_report
+from vmcore.views.coherence import told_report
 from vmcore.errors import LayoutError
-from vmcore.replay.report import REASONS, SKIPPED, Report, Space
+from vmcore.replay.result import REASONS, SKIPPED, Report, Space
 from vmcore.units import format_size
 from vmcore.wording import counted
 
