@@ -30,12 +30,12 @@ from typing import TYPE_CHECKING, Any
 import click
 from attrs import asdict, evolve
 
-from vmcore.views.coherence import told_report
 from vmcore.cli.console import Console, write_json
 from vmcore.cli.options import machine_options
 from vmcore.cli.output import echo
 from vmcore.scenes.catalogue import SCENES, Performance, Play, perform
 from vmcore.scenes.stage import EntryView, Step, View, quoted
+from vmcore.views.coherence import told_report
 from vmcore.wording import counted
 
 if TYPE_CHECKING:

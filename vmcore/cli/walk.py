@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
-from vmcore.views import walk as walk_text
 from vmcore.cli.console import Console, write_json
 from vmcore.cli.dump_options import Source, dump_options, parse_address, parse_range, tell
 from vmcore.cli.options import files, one_of
@@ -33,6 +32,7 @@ from vmcore.paging.mappings import LIMIT, find_mappings
 from vmcore.paging.mmu import End
 from vmcore.system.output import Output
 from vmcore.texts.lines import read_lines
+from vmcore.views import walk as walk_text
 from vmcore.wording import counted
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What a replay found, as a record and as the object that ``vmcore replay --json`` writes."""
+"""The result of a replay, and the keys of its JSON object."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import asdict, field, frozen
 
 from vmcore.coherence import checker as coherence
+from vmcore.coherence.facts import REPORT
+from vmcore.facts import RANGE, Facts, Key, Schema, Shape, range_facts
+from vmcore.replay.window import LARGER_WINDOW, LargerWindow
 
 if TYPE_CHECKING:
     from vmcore.kernel import Kernel
     from vmcore.texts.trace import Trace
 
-SCHEMA: Final = 1  #: of `Report.to_dict`; docs/replay.md lists its keys
-#: Reasons of a `Failure`, and what they say of the window, RAM or request.
+#: Reasons of a `Failure`, each with the words for people.
 REASONS: Final = {
     "space": "no hole fits",
     "end": "the first hole found ends beyond the window",
@@ -25,7 +27,7 @@ REASONS: Final = {
     "kmalloc": "out of small objects",
     "bug": "the kernel died",
 }
-#: Keys of `Events.skipped`, and the names of one and of several of what they count.
+#: Keys of `EventCounts.skipped`, each with the words for one such event and for several.
 SKIPPED: Final = {
     "failed_on_source": (
         "allocation that failed on the traced kernel",
@@ -36,10 +38,126 @@ SKIPPED: Final = {
     "not_reached": ("event after the end of the replay", "events after the end of the replay"),
 }
 
+# ---- the keys
+
+_SOURCE = Shape(
+    "trace",
+    (
+        Key("file", "string", "Name of the trace."),
+        Key("lines", "number", "Lines of the text."),
+        Key("page_size", "number", "Page of the traced kernel.", "bytes"),
+        Key("windows", "list of object", "Windows searched there: vmalloc's first, then those of modules.",
+            shape=RANGE),
+        Key("overwritten", "number", "Events that the header counts as overwritten in the ring buffer.", "events"),
+        Key("lost", "number", "Events lost while tracing, by the lines `LOST n EVENTS`.", "events"),
+        Key("lost_lines", "list of number", "These lines.", "line"),
+        Key("foreign", "map of number", "Lines of other events, by name of the event.", "lines"),
+    ),
+)  # fmt: skip
+_LAYOUT = Shape(
+    "layout of a replay",
+    (
+        Key("vmalloc", "object", "The vmalloc window.", shape=RANGE),
+        Key("modules", "object or null", "The window of modules; null: there is none.", shape=RANGE),
+        Key("ram", "number", "RAM in use.", "bytes"),
+        Key("page_size", "number", "Page of the machine.", "bytes"),
+        Key("notes", "list of string", "Lines of the log about RAM that is not used."),
+    ),
+)
+_EVENTS = Shape(
+    "counts of events",
+    (
+        Key("read", "number", "Vmalloc events in the trace: the sum of the other counts."),
+        Key("alloc", "number", "Allocations replayed, those that failed here included."),
+        Key("free", "number", "Frees replayed."),
+        Key("purge", "number", "Purges."),
+        Key("skipped", "map of number", "Events not replayed: `failed_on_source` (allocations that the traced "
+            "kernel refused), `failed_here` (frees of allocations that failed here), `unknown_address` (frees of "
+            "addresses without an area: percpu chunks, areas older than the trace, double frees), `not_reached` "
+            "(events after the end of the replay)."),
+    ),
+)  # fmt: skip
+_SPACE_KEYS = (
+    Key("line", "number", "Line of the event in the trace.", "line"),
+    Key("areas", "number", "Live areas in all windows, without one that failed."),
+    Key("bytes", "number", "Their sizes on this machine, guard pages included.", "bytes"),
+    Key("free", "number", "What no area covers of the vmalloc window (of a failure: of the window searched).",
+        "bytes"),
+    Key("largest_hole", "number", "Longest run of it.", "bytes"),
+    Key("fragmentation", "number", "1 - largest_hole / free; 0 where nothing is free.", "0 to 1"),
+)  # fmt: skip
+_SPACE = Shape("state of the space", _SPACE_KEYS)
+_FAILURE = Shape(
+    "failed allocation",
+    (
+        *_SPACE_KEYS,
+        Key("window", "string", 'Window searched: "vmalloc" or "modules".'),
+        Key("size", "number", "Size asked for, guard page included.", "bytes"),
+        Key("align", "number", "Alignment, as in the trace.", "bytes"),
+        Key("reason", "string", f"{', '.join(f'`{reason}`' for reason in REASONS)}; see docs/replay.md."),
+        Key("message", "string", "Message of the kernel, for people."),
+    ),
+)
+_COHERENCE = Shape(
+    "findings of --check",
+    (
+        Key("touched", "number", "Areas whose first and last page were loaded from and stored to."),
+        Key("reports", "list of object", "The reports, oldest first.", shape=REPORT),
+        Key("repeated", "number", "Further reports of the same kind, CPU, page and missing symbol."),
+    ),
+)
+_LINE = Key("line", "number", "Line of the event in the trace.", "line")
+_BACKING = Shape(
+    "areas by backing",
+    (
+        Key("frames", "number", "Areas made with page frames of their own."),
+        Key("ioremap", "number", "Areas of ioremap, with their physical addresses."),
+        Key("stand_in", "number", "Areas of ioremap with a stand-in frame: the physical address does not fit this "
+            "machine, or is not given."),
+        Key("vmap", "number", "Areas made with pages that are not vmalloc's."),
+    ),
+)  # fmt: skip
+SCHEMA: Final = Schema(
+    "vmcore.replay/1",
+    "vmcore replay",
+    "A trace replayed on another machine. Lines are those of the decompressed trace, from 1.",
+    (
+        Key("source", "object", "The trace.", shape=_SOURCE),
+        Key("arch", "string", "Architecture replayed on."),
+        Key("layout", "object", "Windows and RAM of this machine.", shape=_LAYOUT),
+        Key("events", "object", "Counts of events.", shape=_EVENTS),
+        Key("peak", "object", "The space where the bytes of live areas were highest first.", shape=_SPACE),
+        Key("end", "object", "The space after the last event.", shape=_SPACE),
+        Key("most_areas", "object", "Where live areas were most first.", shape=Shape(
+            "most areas", (_LINE, Key("areas", "number", "Live areas there.")))),
+        Key("demand", "object", "Where the traced kernel held the most bytes.", shape=Shape(
+            "demand", (_LINE, Key("bytes", "number", "Sizes on this machine, failures included.", "bytes")))),
+        Key("samples", "list of list of number", "`[line, areas, bytes]` where the bytes were highest in each of "
+            "up to 200 equal stretches of events."),
+        Key("tables", "map of number", "Page-table pages made, by level.", "pages"),
+        Key("flushes", "map of object", "Calls of flush symbols, by symbol.", shape=Shape(
+            "calls of a flush symbol",
+            (Key("calls", "number", "Calls."), Key("pages", "number", "Pages in their ranges.", "pages")))),
+        Key("nodes_visited", "number", "List nodes that the C code would have looked at."),
+        Key("capped_alignments", "number", "Allocations whose alignment was cut to 1 << IOREMAP_MAX_ORDER."),
+        Key("backing", "object", "Areas made, by the pages behind them.", shape=_BACKING),
+        Key("assumptions", "list of string", "What was assumed where the trace does not say, for people."),
+        Key("failures", "list of object", "All allocations that failed, in order.", shape=_FAILURE),
+        Key("stopped", "string or null", "Why the replay ended early; null: it did not."),
+        Key("larger_window", "object or null", "A larger `vmalloc=` for what did not fit into the vmalloc window; "
+            "null: all did, or it was not looked for.", shape=LARGER_WINDOW),
+        Key("seconds", "number", "Time the replay itself took.", "seconds"),
+        Key("coherence", "object or null", "What `--check` found; null without it.", shape=_COHERENCE),
+        Key("rate", "number", "Allocations and frees replayed per second.", "per second"),
+    ),
+)  # fmt: skip
+
+# ---- the result
+
 
 @frozen(kw_only=True)
 class Space:
-    """Hold the state of the space after one event.
+    """State of the space after one event.
 
     Attributes:
         line: Line of the event in the trace.
@@ -60,7 +178,7 @@ class Space:
 
 @frozen(kw_only=True)
 class Failure(Space):
-    """Hold an allocation that failed, and the state of the space then; the area is not in it.
+    """An allocation that failed, and the state of the space at that moment, without its area.
 
     Attributes:
         free: Of the window searched, as are the two below.
@@ -70,7 +188,7 @@ class Failure(Space):
         size: Bytes asked for, guard page included.
         align: Bytes, as the trace has it.
         reason: One of `REASONS`.
-        message: What the port said.
+        message: Message of the kernel.
     """
 
     window: str
@@ -81,8 +199,8 @@ class Failure(Space):
 
 
 @frozen(kw_only=True)
-class Events:
-    """Count events; ``read`` is the sum of the others.
+class EventCounts:
+    """Counts of events; ``read`` is the sum of the others.
 
     Attributes:
         read: Vmalloc events in the trace.
@@ -101,12 +219,12 @@ class Events:
 
 @frozen(kw_only=True)
 class Coherence:
-    """Hold what the coherence checker found.
+    """Findings of the coherence checker.
 
     Attributes:
         touched: Areas whose first and last page were loaded from and stored to.
         reports: Oldest first.
-        repeated: How many more there were of the same.
+        repeated: Number of further reports of the same.
     """
 
     touched: int
@@ -115,11 +233,11 @@ class Coherence:
 
 
 @frozen(kw_only=True)
-class Report:
-    """Hold what a replay found. docs/replay.md says what each figure means.
+class ReplayResult:
+    """The result of a replay. docs/replay.md explains each figure.
 
     Attributes:
-        source: What was read.
+        source: The trace.
         arch: Name of the architecture replayed on.
         layout: Its windows and RAM.
         events: Counts of events.
@@ -132,18 +250,19 @@ class Report:
         flushes: Flush symbol to ``calls`` and ``pages`` in their ranges.
         nodes_visited: List nodes the C code would have looked at.
         capped_alignments: Allocations whose alignment was cut to 1 << IOREMAP_MAX_ORDER.
-        backing: Areas made, by what is behind them: "frames", "ioremap", "stand_in" or "vmap".
-        assumptions: What was assumed where the trace does not say, one sentence each.
+        backing: Areas made, by the pages behind them: "frames", "ioremap", "stand_in" or "vmap".
+        assumptions: Assumptions where the trace does not say, one sentence each.
         failures: All allocations that failed, in order.
         stopped: Why the replay ended early; None: it did not.
-        seconds: What it took.
-        coherence: What the checker found; None: the kernel has none.
+        larger_window: A larger ``vmalloc=`` for what did not fit; None: all did, or it was not looked for.
+        seconds: Time it took.
+        coherence: Findings of the checker; None: the kernel has no checker.
     """
 
     source: dict[str, Any]
     arch: str
     layout: dict[str, Any]
-    events: Events
+    events: EventCounts
     peak: Space
     end: Space
     most_areas: dict[str, int]
@@ -157,6 +276,7 @@ class Report:
     assumptions: list[str]
     failures: list[Failure] = field(repr=False)
     stopped: str | None
+    larger_window: LargerWindow | None
     seconds: float
     coherence: Coherence | None
 
@@ -169,16 +289,16 @@ class Report:
         """Return how many allocations failed for each reason, most first."""
         return dict(Counter(failure.reason for failure in self.failures).most_common())
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the object of ``--json``: numbers, strings, lists and objects only."""
+    def facts(self) -> Facts:
+        """Return the object that `SCHEMA` describes."""
         facts = asdict(self)
         facts["samples"] = [list(sample) for sample in self.samples]
         if self.coherence is not None:
             facts["coherence"]["reports"] = [report.to_dict() for report in self.coherence.reports]
-        return {"schema": SCHEMA, **facts, "rate": self.rate}
+        return SCHEMA.facts(**facts, rate=self.rate)
 
 
-# ---- facts of what goes in
+# ---- facts about the input
 
 
 def flush_counts(kernel: Kernel) -> dict[str, dict[str, int]]:
@@ -187,13 +307,13 @@ def flush_counts(kernel: Kernel) -> dict[str, dict[str, int]]:
 
 
 def describe_source(trace: Trace) -> dict[str, Any]:
-    """Return `Report.source`."""
+    """Return `ReplayResult.source`."""
     kept, written = trace.entries or (0, 0)
     return {
         "file": trace.file,
         "lines": trace.lines,
         "page_size": trace.page_size,
-        "windows": [_window(start, end) for start, end in trace.windows],
+        "windows": [range_facts(start, end) for start, end in trace.windows],
         "overwritten": written - kept,
         "lost": trace.lost,
         "lost_lines": list(trace.lost_lines),
@@ -202,16 +322,12 @@ def describe_source(trace: Trace) -> dict[str, Any]:
 
 
 def describe_layout(kernel: Kernel) -> dict[str, Any]:
-    """Return `Report.layout`."""
+    """Return `ReplayResult.layout`."""
     layout, modules = kernel.layout, kernel.layout.modules
     return {
-        "vmalloc": _window(layout.vmalloc_start, layout.vmalloc_end),
-        "modules": None if modules is None else _window(modules.start, modules.end),
+        "vmalloc": range_facts(layout.vmalloc_start, layout.vmalloc_end),
+        "modules": None if modules is None else range_facts(modules.start, modules.end),
         "ram": sum(bank.size for bank in layout.banks),
         "page_size": kernel.arch.page_size,
         "notes": [note.strip() for note in layout.notes],
     }
-
-
-def _window(start: int, end: int) -> dict[str, Any]:
-    return {"start": hex(start), "end": hex(end), "size": end - start}

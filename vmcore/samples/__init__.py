@@ -9,9 +9,10 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
-from attrs import fields, frozen
+from attrs import asdict, fields, frozen
 
 from vmcore.errors import VmcoreError
+from vmcore.facts import Facts, Key, Schema, Shape
 
 _DATA = files(__name__).joinpath("data")
 
@@ -62,6 +63,39 @@ class DumpSample:
 
 Record = TypeVar("Record", Sample, DumpSample)
 
+_ABOUT = (
+    Key("name", "string", "Name behind `sample:`."),
+    Key("description", "string", "One line about the machine and what it did."),
+    Key("kernel", "string", "Release and package of the kernel."),
+)
+_SOURCE = Key("source", "string", "Where the data come from, and under which terms.")
+SCHEMA = Schema(
+    "vmcore.samples/1",
+    "vmcore samples",
+    "The traces and RAM dumps that ship with the package, each in order of name.",
+    (
+        Key("samples", "list of object", "The traces.", shape=Shape(
+            "trace",
+            (
+                *_ABOUT,
+                Key("architecture", "list of string", "Words about the traced machine."),
+                Key("events", "number", "Vmalloc events in it."),
+                _SOURCE,
+            ),
+        )),
+        Key("dumps", "list of object", "The RAM dumps.", shape=Shape(
+            "RAM dump",
+            (
+                *_ABOUT,
+                Key("record", "string", "Architecture that reads its page tables."),
+                Key("pages", "number", "Pages of RAM in it.", "pages"),
+                Key("areas", "number", "Areas in its /proc/vmallocinfo."),
+                _SOURCE,
+            ),
+        )),
+    ),
+)  # fmt: skip
+
 
 def read_manifest(data: bytes, file: str, record: type[Record]) -> dict[str, Record]:
     """Read a manifest of samples: a TOML table for each, with the fields of its record but the name.
@@ -97,13 +131,36 @@ def _record_of(file: str, name: str, table: object, record: type[Record]) -> Rec
             fits = isinstance(values[key], list) and all(isinstance(word, str) for word in values[key])
             values[key] = tuple(values[key]) if fits else ()
         if not fits:
-            raise _odd(file, f"{name}.{key}", repr(table[key]), "what its field is: a text, a number or words")
+            raise _odd(file, f"{name}.{key}", repr(table[key]), "the type of its field: a text, a number or words")
     return record(name=name, **values)
 
 
 def _odd(file: str, where: str, found: str, expected: str) -> VmcoreError:
     shown = found if len(found) <= 200 else f"{found[:200]}..."
     return VmcoreError(f"{file}: {where[:80]!r}: found {shown}, expected {expected}; install the package again")
+
+
+@frozen
+class SampleList:
+    """List all samples.
+
+    Attributes:
+        traces: Traces, in order of name.
+        dumps: RAM dumps, in order of name.
+    """
+
+    traces: tuple[Sample, ...]
+    dumps: tuple[DumpSample, ...]
+
+    def facts(self) -> Facts:
+        """Return the object that `SCHEMA` describes."""
+        traces = [asdict(trace) | {"architecture": list(trace.architecture)} for trace in self.traces]
+        return SCHEMA.facts(samples=traces, dumps=[asdict(dump) for dump in self.dumps])
+
+
+def list_samples() -> SampleList:
+    """List the traces and RAM dumps that ship with the package."""
+    return SampleList(tuple(map(describe, names())), tuple(map(describe_dump, dumps())))
 
 
 def names() -> list[str]:
