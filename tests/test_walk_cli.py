@@ -442,7 +442,7 @@ def test_no_memory_is_answered_with_what_helps_this_command(monkeypatch, error, 
     def fail(*_):
         raise error
 
-    monkeypatch.setattr("vmcore.cli.walk.find_mappings", fail)
+    monkeypatch.setattr("vmcore.dump.walk.find_mappings", fail)
     result = CliRunner().invoke(main, ["walk", "sample:i386-pae-ram"])
     advice = "ask for less: --range, a smaller --limit, or --npz, which takes least"
     assert (result.exit_code, result.stderr) == (2, f"vmcore: error: out of memory; {message}{advice}\n")
