@@ -262,7 +262,9 @@ def test_the_last_percpu_chunk_is_the_top_of_the_window(kernel):
     k = kernel("i386", ram="64M")
     lines = area(0x10000) + area(0xE0000000) + area(0x90000000, caller="pcpu_get_vm_areas+0x0/0x1")
     report = audit(Mmu(k.arch, k.memory, k.init_mm.root), entries(lines), vmalloc=(0x8000, None))
-    assert report.windows[0] == AuditWindow(0x8000, 0x90001FFF, "VMALLOC_START to the end of the last percpu chunk")
+    assert report.windows[0] == AuditWindow(
+        0x8000, 0x90001FFF, "VMALLOC_START to the end of the last percpu chunk"
+    )
     assert len(report.windows) == 2
 
 

@@ -45,8 +45,8 @@ WALK_SCHEMA: Final = Schema(
                 Key("virtual", "string", "The address.", "address"),
                 Key("physical", "string or null", "Where it leads to; null: nowhere.", "address"),
                 Key("end", "string", 'How the walk ended: "mapped", "not present", "no table" (an entry is '
-                    'neither a table nor a page), "not in memory" (the dump lacks a table) or "not canonical" (the '
-                    "address is not sign-extended)."),
+                    'neither a table nor a page), "not in memory" (the dump lacks a table) or "not canonical" '
+                    "(the address is not sign-extended)."),
                 Key("steps", "list of object", "The entries read, root first.", shape=_STEP),
             ),
         )),
