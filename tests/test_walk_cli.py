@@ -124,7 +124,7 @@ def test_steps_as_json(small):
     result = run(small, "--arch", "i386", "--root", "0x1000", "--json", "0xc0012345", "0xc0400000")
     answer = json.loads(result.stdout)
     assert {key: answer[key] for key in ("schema", "dump", "arch", "root", "problems", "partial")} == {
-        "schema": 1,
+        "schema": "vmcore.walk/1",
         "dump": str(small),
         "arch": "i386",
         "root": {"address": "0x1000", "how": "given"},

@@ -10,7 +10,7 @@ from vmcore.cli.console import Console, write_json
 from vmcore.cli.options import machine_options
 from vmcore.linking.installed import describe_installed
 from vmcore.linking.registry import load
-from vmcore.views import arches as view
+from vmcore.views.arches import details, table
 
 if TYPE_CHECKING:
     from vmcore.linking.selection import Selection
@@ -32,4 +32,4 @@ def command(names: tuple[str, ...], as_json: bool, selection: Selection) -> None
         return
     console = Console(highlight=False)
     width = console.width if console.is_terminal else None
-    console.say(view.details(installed, width) if names else view.table(installed, width))
+    console.say(details(installed, width) if names else table(installed, width))

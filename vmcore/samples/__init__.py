@@ -75,7 +75,7 @@ SCHEMA = Schema(
     "The traces and RAM dumps that ship with the package, each in order of name.",
     (
         Key("samples", "list of object", "The traces.", shape=Shape(
-            "trace",
+            "sample of a trace",
             (
                 *_ABOUT,
                 Key("architecture", "list of string", "Words about the traced machine."),
@@ -84,7 +84,7 @@ SCHEMA = Schema(
             ),
         )),
         Key("dumps", "list of object", "The RAM dumps.", shape=Shape(
-            "RAM dump",
+            "sample of a RAM dump",
             (
                 *_ABOUT,
                 Key("record", "string", "Architecture that reads its page tables."),
