@@ -82,7 +82,7 @@ def test_the_report_for_people():
         "irregular, as it should be",
         "0xfee00000-0xfeffffff  pci_reserve_io+0x0/0x38 ioremap",
         "    pages: 16 of 511 pages mapped",
-        "    a reservation (get_vm_area): it names no pages, its owner maps what he needs",
+        "    a reservation (get_vm_area): it names no pages, its owner maps pages when they are needed",
         "0xff7ec000-0xff7fffff  pcpu_get_vm_areas+0x0/0x108c vmalloc",
         "    pages: 9 of 19 pages mapped",
         "    a percpu chunk: populated when needed, without a guard page (mm/percpu-vm.c)",

@@ -60,7 +60,7 @@ class Schema:
     Attributes:
         name: Value of the key "schema".
         command: The command that writes it.
-        meaning: What the object is, one sentence.
+        meaning: One sentence about the object.
         keys: Its keys, in the order in which they are written, without "schema".
     """
 

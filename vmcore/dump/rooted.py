@@ -1,4 +1,4 @@
-"""A dump with the root of its page tables: what `vmcore walk` and `vmcore audit` start from."""
+"""A dump with the root of its page tables, from which `vmcore walk` and `vmcore audit` start."""
 
 from __future__ import annotations
 

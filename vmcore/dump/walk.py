@@ -269,7 +269,7 @@ class MappingList:
 
 
 def list_mappings(source: RootedDump, start: int, end: int, limit: int = LIMIT) -> MappingList:
-    """List what is mapped in ``[start, end)``.
+    """List the mappings in ``[start, end)``.
 
     Args:
         source: The dump and its root.

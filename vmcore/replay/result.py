@@ -81,7 +81,7 @@ _SPACE_KEYS = (
     Key("line", "number", "Line of the event in the trace.", "line"),
     Key("areas", "number", "Live areas in all windows, without one that failed."),
     Key("bytes", "number", "Their sizes on this machine, guard pages included.", "bytes"),
-    Key("free", "number", "What no area covers of the vmalloc window (of a failure: of the window searched).",
+    Key("free", "number", "Bytes without an area in the vmalloc window (for a failure: in the window searched).",
         "bytes"),
     Key("largest_hole", "number", "Longest run of it.", "bytes"),
     Key("fragmentation", "number", "1 - largest_hole / free; 0 where nothing is free.", "0 to 1"),
@@ -141,13 +141,13 @@ SCHEMA: Final = Schema(
         Key("nodes_visited", "number", "List nodes that the C code would have looked at."),
         Key("capped_alignments", "number", "Allocations whose alignment was cut to 1 << IOREMAP_MAX_ORDER."),
         Key("backing", "object", "Areas made, by the pages behind them.", shape=_BACKING),
-        Key("assumptions", "list of string", "What was assumed where the trace does not say, for people."),
+        Key("assumptions", "list of string", "Assumptions where the trace does not say, for people."),
         Key("failures", "list of object", "All allocations that failed, in order.", shape=_FAILURE),
         Key("stopped", "string or null", "Why the replay ended early; null: it did not."),
-        Key("larger_window", "object or null", "A larger `vmalloc=` for what did not fit into the vmalloc window; "
-            "null: all did, or it was not looked for.", shape=LARGER_WINDOW),
+        Key("larger_window", "object or null", "A larger `vmalloc=`, where areas did not fit into the vmalloc "
+            "window; null: all did, or it was not looked for.", shape=LARGER_WINDOW),
         Key("seconds", "number", "Time the replay itself took.", "seconds"),
-        Key("coherence", "object or null", "What `--check` found; null without it.", shape=_COHERENCE),
+        Key("coherence", "object or null", "Findings of `--check`; null without it.", shape=_COHERENCE),
         Key("rate", "number", "Allocations and frees replayed per second.", "per second"),
     ),
 )  # fmt: skip
@@ -244,7 +244,7 @@ class ReplayResult:
         peak: The space when the live areas were largest, in bytes, for the first time.
         end: The space after the last event.
         most_areas: ``line`` and ``areas`` when they were most, for the first time.
-        demand: ``line`` and ``bytes`` when the traced kernel held most, what failed here included.
+        demand: ``line`` and ``bytes`` when the traced kernel held most, failures here included.
         samples: (line, areas, bytes) where the bytes were highest in each of up to 200 stretches of the trace.
         tables: Page-table pages made, by level.
         flushes: Flush symbol to ``calls`` and ``pages`` in their ranges.
@@ -254,7 +254,7 @@ class ReplayResult:
         assumptions: Assumptions where the trace does not say, one sentence each.
         failures: All allocations that failed, in order.
         stopped: Why the replay ended early; None: it did not.
-        larger_window: A larger ``vmalloc=`` for what did not fit; None: all did, or it was not looked for.
+        larger_window: A larger ``vmalloc=``, where areas did not fit; None: all fit, or none was looked for.
         seconds: Time it took.
         coherence: Findings of the checker; None: the kernel has no checker.
     """

@@ -1,4 +1,4 @@
-"""Replay the vmalloc events of a traced kernel on another kernel: see what fits, and what it costs.
+"""Replay the vmalloc events of a traced kernel on another kernel, and count failures and costs.
 
 docs/replay.md has the rules, and the assumptions where a trace says nothing.
 """
@@ -268,8 +268,8 @@ def replay(
         stop: End at the first failure.
         vmallocinfo: /proc/vmallocinfo of the traced kernel, read after the trace: areas of ioremap and vmap
             that live at the end are mapped without page frames of their own.
-        request: What the kernel was laid out for. Where something does not fit into the vmalloc window, a larger
-            ``vmalloc=`` is then looked for.
+        request: The request that the kernel was laid out for. Where areas do not fit into its vmalloc window, the
+            replay then looks for a larger ``vmalloc=``.
         progress: Called up to `SAMPLES` times with the number of events done and of all events.
 
     Raises:

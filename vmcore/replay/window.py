@@ -1,4 +1,4 @@
-"""Look for a larger ``vmalloc=`` that holds what a trace asks for."""
+"""Look for a larger ``vmalloc=`` that can hold the areas of a trace."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class DumpSample:
 
     Attributes:
         name: Name for ``dump_file``.
-        description: One line on the machine and what of its RAM is there.
+        description: One line on the machine and the part of its RAM that is there.
         kernel: Release and package of the kernel.
         record: Architecture whose tables are in it.
         pages: Pages of RAM in it.
@@ -65,7 +65,7 @@ Record = TypeVar("Record", Sample, DumpSample)
 
 _ABOUT = (
     Key("name", "string", "Name behind `sample:`."),
-    Key("description", "string", "One line about the machine and what it did."),
+    Key("description", "string", "One line about the machine and its load."),
     Key("kernel", "string", "Release and package of the kernel."),
 )
 _SOURCE = Key("source", "string", "Where the data come from, and under which terms.")
@@ -101,15 +101,15 @@ def read_manifest(data: bytes, file: str, record: type[Record]) -> dict[str, Rec
     """Read a manifest of samples: a TOML table for each, with the fields of its record but the name.
 
     Args:
-        data: the text, UTF-8.
-        file: its name in messages.
-        record: what each table describes.
+        data: The text, UTF-8.
+        file: Its name in messages.
+        record: Class of the records.
 
     Returns:
         Name to sample, in the order of the file.
 
     Raises:
-        VmcoreError: It is no TOML, or a table has other fields than its record.
+        VmcoreError: It is not TOML, or a table has other fields than its record.
     """
     try:
         tables = tomllib.loads(data.decode())
@@ -180,7 +180,7 @@ def describe(name: str) -> Sample:
         name: One of ``names()``.
 
     Returns:
-        What ``samples.toml`` says of it.
+        Its entry in ``samples.toml``.
 
     Raises:
         VmcoreError: No trace has this name.
@@ -195,7 +195,7 @@ def describe_dump(name: str) -> DumpSample:
         name: One of ``dumps()``.
 
     Returns:
-        What ``dumps.toml`` says of it.
+        Its entry in ``dumps.toml``.
 
     Raises:
         VmcoreError: No dump has this name.
@@ -293,11 +293,11 @@ def _find(known: Mapping[str, Record], name: str) -> Record:
     if name in known:
         return known[name]
     expected = f"expected one of {', '.join(sorted(known))}"
-    for others, what, commands in (
+    for others, kind, commands in (
         (_traces(), "trace", "vmcore replay"), (_ram_dumps(), "RAM dump", "vmcore walk and vmcore audit"),
     ):  # fmt: skip
         if name in others:
-            raise VmcoreError(f"sample {name!r} is a {what}, for {commands}; {expected}")
+            raise VmcoreError(f"sample {name!r} is a {kind}, for {commands}; {expected}")
     nearest = get_close_matches(name, known, n=1)
     guess = f"; did you mean {nearest[0]!r}?" if nearest else ""
     raise VmcoreError(f"no sample {name!r}, {expected}{guess}")

@@ -91,7 +91,7 @@ def _shared(kernel: Kernel) -> str:
     level = kernel.arch.levels[0].name
     return (
         f"no access faults: the {level} entry of every process leads to the same tables as init_mm's since the "
-        "process was created, and what is entered there is everybody's at once"
+        "process was created, and all see a new entry there at once"
     )
 
 
@@ -123,8 +123,8 @@ _CACHE_STORY = (
     "cache twice, and a store through one of them is a dirty line that the other does not see. "
 )
 _SYNC_STORY = (
-    "Each process has a root page table of its own, with a copy of the kernel's entries. What vmalloc maps later "
-    "is entered in init_mm's tables, the kernel's own, and may need an entry that the copies lack. "
+    "Each process has a root page table of its own, with a copy of the kernel's entries. Later mappings of vmalloc "
+    "are entered in init_mm's tables, the kernel's own, and may need an entry that the copies lack. "
 )
 
 SCENES: Mapping[str, Scene] = MappingProxyType(

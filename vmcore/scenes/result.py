@@ -1,4 +1,4 @@
-"""The result of a scene: its steps, what each CPU sees after each, and the keys of its JSON object."""
+"""The result of a scene: its steps, the view of each CPU after each, and the keys of its JSON object."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ _ENTRY = Shape(
 _STEP = Shape(
     "step of a scene",
     (
-        Key("text", "string", "What is done, for people."),
-        Key("outcome", "string", "What comes of it; empty where there is nothing to say."),
-        Key("notes", "list of string", "What symbols of the architecture did in this step."),
-        Key("views", "list of object", "What each CPU sees after it of each place named so far.", shape=_VIEW),
+        Key("text", "string", "The action, for people."),
+        Key("outcome", "string", "Its outcome; empty where there is nothing to say."),
+        Key("notes", "list of string", "Actions of the architecture's symbols in this step."),
+        Key("views", "list of object", "Each CPU's view of each place named so far, after the step.", shape=_VIEW),
         Key("entries", "list of object", "Page-table entries that the scene is about.", shape=_ENTRY),
     ),
 )
@@ -80,7 +80,7 @@ SCHEMA: Final = Schema(
             "difference",
             (
                 Key("step", "number", "Number of the step, from 1."),
-                Key("text", "string", "What is done, for people."),
+                Key("text", "string", "The action, for people."),
                 Key("without", "string", "Outcome without the symbol."),
                 Key("with", "string", "Outcome with it."),
             ),
@@ -109,7 +109,7 @@ LIST_SCHEMA: Final = Schema(
 
 @frozen
 class CpuView:
-    """What one CPU has of one address, and what a load there would give.
+    """The view of one CPU of one address: its TLB, tables and cache, and the bytes that a load would give.
 
     Attributes:
         place: Name that the scene gives the address.
@@ -177,10 +177,10 @@ class SceneStep:
     """One step of a scene.
 
     Attributes:
-        text: What is done, for people.
-        outcome: What comes of it; "" where there is nothing to say.
-        notes: What symbols of the architecture did in this step.
-        views: What each CPU sees after it, of every place the scene has named.
+        text: The action, for people.
+        outcome: Its outcome; "" where there is nothing to say.
+        notes: Actions of the architecture's symbols in this step.
+        views: View of each CPU, of every place the scene has named, after the step.
         entries: Page-table entries that the scene is about.
     """
 
@@ -232,7 +232,7 @@ class Difference:
 
     Attributes:
         number: Number of the step, from 1.
-        text: What is done, for people.
+        text: The action, for people.
         without: Outcome without the symbol.
         with_it: Outcome with it.
     """

@@ -87,7 +87,7 @@ class Stage:
         """Do something that cannot fault, and record it.
 
         Args:
-            text: What is done, for people.
+            text: The action, for people.
             action: Does it.
             outcome: Makes the outcome of the step from the result.
             note: Makes a note about symbols afterwards.
@@ -141,7 +141,7 @@ class Stage:
         self.steps.append(SceneStep(text, outcome, tuple(notes), tuple(views), self._entries()))
 
     def _flush_text(self, flush: Flush) -> str:
-        """Return what a flush did, or "" where it has nothing to do."""
+        """Return the actions of a flush in words, or "" where it has nothing to do."""
         if flush.symbol == self.left_out:
             return f"{flush.symbol} is left out"
         did = ", ".join(map(_action_text, flush.actions))
@@ -235,7 +235,7 @@ def own_depth(kernel: Kernel) -> int:
 
 
 def view_of(kernel: Kernel, cpu: Cpu, place: str, address: int) -> CpuView:
-    """Work out what a CPU sees at an address, without changing anything."""
+    """Work out the view of a CPU at an address, without changing anything."""
     rights = Rights(kernel.arch)
     page, inside = address & -kernel.page_size, address & kernel.page_size - 1
     process = 0 if cpu.mm is None else cpu.mm.number

@@ -1,4 +1,4 @@
-"""Lines of text with a style, the form in which views hand on what people read."""
+"""Lines of text with a style, which every view yields."""
 
 from __future__ import annotations
 

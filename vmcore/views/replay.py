@@ -30,7 +30,7 @@ def lines(
 
     Args:
         result: The result.
-        notes: Sentences about what the trace has lost, see `vmcore.texts.trace.Trace.notes`.
+        notes: Sentences about lost events, see `vmcore.texts.trace.Trace.notes`.
         width: Columns of the terminal; only the graph depends on it.
         ascii_only: Whether the terminal shows ASCII only.
     """
@@ -63,12 +63,12 @@ def _row(key: str, *values: str) -> Iterator[Line]:
 
 
 def _headline(result: ReplayResult) -> Line:
-    what, failed = f"{result.source['file']} on {result.arch}", len(result.failures)
+    subject, failed = f"{result.source['file']} on {result.arch}", len(result.failures)
     if failed:
         first = result.failures[0]
         count = f"{failed:,} of {counted(result.events.alloc, 'allocation')} failed"
-        return "bold red", f"{what}: {count}, the first at line {first.line:,}"
-    fit = f"{what}: all {counted(result.events.alloc, 'allocation')} fit"
+        return "bold red", f"{subject}: {count}, the first at line {first.line:,}"
+    fit = f"{subject}: all {counted(result.events.alloc, 'allocation')} fit"
     if result.coherence is not None and result.coherence.reports:
         return "bold red", f"{fit}; {counted(len(result.coherence.reports), 'report')} of the coherence checker"
     return "bold green", fit

@@ -42,7 +42,7 @@ SCHEMA: Final = Schema(
     (
         *DUMP_KEYS,
         Key("windows", "list of object", "Where mappings without an area were looked for.", shape=_WINDOW),
-        Key("outside", "string", "What was not looked at, for people."),
+        Key("outside", "string", "The limit of the audit, for people."),
         Key("areas", "number", "Areas checked."),
         Key("findings", "list of object", "Irregularities, in order of address.", shape=_FINDING),
     ),

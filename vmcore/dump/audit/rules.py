@@ -77,7 +77,7 @@ RULES = (
     Rule(
         _reserved,
         frozenset({NONE, SOME}),
-        "a reservation (get_vm_area): it names no pages, its owner maps what he needs",
+        "a reservation (get_vm_area): it names no pages, its owner maps pages when they are needed",
     ),
 )  # fmt: skip
 
