@@ -123,8 +123,8 @@ _CACHE_STORY = (
     "cache twice, and a store through one of them is a dirty line that the other does not see. "
 )
 _SYNC_STORY = (
-    "Each process has a root page table of its own, with a copy of the kernel's entries. Later mappings of vmalloc "
-    "are entered in init_mm's tables, the kernel's own, and may need an entry that the copies lack. "
+    "Each process has a root page table of its own, with a copy of the kernel's entries. Later mappings of "
+    "vmalloc are entered in init_mm's tables, the kernel's own, and may need an entry that the copies lack. "
 )
 
 SCENES: Mapping[str, Scene] = MappingProxyType(
