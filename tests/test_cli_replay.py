@@ -144,7 +144,7 @@ def test_failures_are_named_with_the_state_of_the_space(trace):
     assert lines[0] == "trace.txt on i386: 2 of 4 allocations failed, the first at line 3"
     assert "warning         7 events lost in 1 place, first at line 1" in lines
     assert "skipped         1 free of an allocation that failed here" in lines
-    assert "                1 free of an address nobody held" in lines
+    assert "                1 free of an address without an area" in lines
     at = lines.index("failed          2: no hole fits (space)")
     assert lines[at + 2 : at + 4] == [
         "          3  vmalloc      40 MiB      4 KiB     23.69 MiB  space",

@@ -243,7 +243,7 @@ def test_purges_failures_of_the_source_and_unknown_frees_are_counted():
 def test_a_double_free_is_of_an_address_nobody_held():
     report, kernel = run(alloc() + alloc(0x2000) + free() + free())
     assert (report.events.free, report.events.skipped) == (1, {"unknown_address": 1})
-    assert SKIPPED["unknown_address"][1] == "frees of addresses nobody held"
+    assert SKIPPED["unknown_address"][1] == "frees of addresses without an area"
     assert len(kernel.vmlist) == 1
 
 

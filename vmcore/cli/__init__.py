@@ -43,7 +43,7 @@ class LazyGroup(click.Group):
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        """Parse the arguments; this prints help and version."""
+        """Parse the arguments, and print help or the version if they ask for it."""
         accept_any_text()
         with _refusals():
             return super().make_context(info_name, args, parent, **extra)
@@ -73,7 +73,7 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; a mistake of the user is a message, not a traceback."""
+        """Run the command. A mistake of the user becomes a message, not a traceback."""
         with _refusals():
             try:
                 return super().invoke(ctx)

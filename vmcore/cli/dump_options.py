@@ -46,7 +46,7 @@ _OPTIONS = (
 
 
 def dump_options(function: Function) -> Function:
-    """Decorate a command with the arguments of a dump; it is called with ``source=``."""
+    """Decorate a command with the arguments of a dump. It is called with ``source=``."""
 
     @wraps(function)
     def command(

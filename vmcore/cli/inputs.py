@@ -18,7 +18,7 @@ def sample_name(file: str) -> str | None:
 
 
 def open_input(file: str, opener: Callable[[str], BinaryIO]) -> AbstractContextManager[BinaryIO | str]:
-    """Open ``sample:NAME`` by *opener*; a path and ``-`` stay as they are.
+    """Open ``sample:NAME`` by *opener*, and leave a path and ``-`` as they are.
 
     Raises:
         VmcoreError: There is no such sample.

@@ -101,7 +101,7 @@ def _write_runs(result: MappingList, form: str) -> None:
 
 
 def _read_addresses(file: str, most: int) -> Iterator[int]:
-    """Read addresses, one a line; a # begins a comment."""
+    """Read addresses, one a line, without comments, which begin with a #."""
     shown = "<stdin>" if file == "-" else file
     for number, line in enumerate(read_lines(file, shown), 1):
         text = line.decode("ascii", "replace").partition("#")[0].strip()

@@ -34,7 +34,7 @@ SKIPPED: Final = {
         "allocations that failed on the traced kernel",
     ),
     "failed_here": ("free of an allocation that failed here", "frees of allocations that failed here"),
-    "unknown_address": ("free of an address nobody held", "frees of addresses nobody held"),
+    "unknown_address": ("free of an address without an area", "frees of addresses without an area"),
     "not_reached": ("event after the end of the replay", "events after the end of the replay"),
 }
 
@@ -200,7 +200,7 @@ class Failure(Space):
 
 @frozen(kw_only=True)
 class EventCounts:
-    """Counts of events; ``read`` is the sum of the others.
+    """Counts of events, where ``read`` is the sum of the others.
 
     Attributes:
         read: Vmalloc events in the trace.

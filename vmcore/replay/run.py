@@ -108,7 +108,7 @@ class _Replay:
             self.skipped["not_reached"] = total - done
 
     def _stretch(self, rows: Iterator[tuple[int, ...]], count: int) -> int:
-        """Replay up to ``count`` events; return how many."""
+        """Replay up to ``count`` events, and return how many were replayed."""
         done, self.highest = 0, (-1, 0, 0)
         for line, kind, addr, size, align, window, failed, _ in islice(rows, count):
             done, self.line = done + 1, line
@@ -176,7 +176,7 @@ class _Replay:
             self.stopped = f"line {self.line}: the first failure"
 
     def found(self) -> Coherence | None:
-        """Return the findings of the coherence checker; None: the kernel has no checker."""
+        """Return the findings of the coherence checker, or None if the kernel has no checker."""
         return None
 
 

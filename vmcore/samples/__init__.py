@@ -267,7 +267,7 @@ def open_vmcoreinfo(name: str) -> BinaryIO:
 
 
 def paths(name: str) -> tuple[Path, ...]:
-    """Return the files of a sample; none if the package is not a folder of files."""
+    """Return the files of a sample, or nothing if the package is not a folder of files."""
     return tuple(path for path in (Path(__file__).parent / "data").glob("*") if path.name.startswith(f"{name}."))
 
 

@@ -301,5 +301,5 @@ class SceneList:
 
 
 def place_text(physical: int | None) -> str | None:
-    """Write a physical address of a view: in hex, or "absent" for -1; None stays None."""
+    """Write a physical address of a view in hex, -1 as "absent", and leave None as it is."""
     return None if physical is None else "absent" if physical < 0 else hex(physical)

@@ -101,7 +101,7 @@ class Stage:
         return result
 
     def load(self, cpu: int, place: str) -> bytes | None:
-        """Load `WORD` bytes on a CPU; None: it faulted."""
+        """Load `WORD` bytes on a CPU, and return them, or None if the load faulted."""
         one, called = self.kernel.cpus[cpu], self._calls()
         repaired, data = one.faults.repaired, None
         try:
@@ -115,7 +115,7 @@ class Stage:
         return data
 
     def store(self, cpu: int, place: str, data: bytes) -> bool:
-        """Store bytes on a CPU; False: it faulted."""
+        """Store bytes on a CPU, and return whether the store did not fault."""
         called, stored = self._calls(), True
         try:
             self.kernel.cpus[cpu].store(self.addresses[place], data)
@@ -214,7 +214,7 @@ class Stage:
         return tuple(out)
 
     def run_processes(self) -> list[Mm]:
-        """Make two processes. Each CPU runs one of them; a single CPU runs the first."""
+        """Make two processes. Each CPU runs one of them, and a single CPU runs the first."""
 
         def make() -> list[Mm]:
             made = [self.kernel.mm_alloc(), self.kernel.mm_alloc()]

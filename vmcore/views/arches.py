@@ -27,13 +27,13 @@ def table(installed: Installed, width: int | None) -> Iterator[Line]:
 
 
 def details(installed: Installed, width: int | None) -> Iterator[Line]:
-    """Yield everything about each architecture; ``width`` is as in `table`."""
+    """Yield everything about each architecture, wrapped as in `table`."""
     for described in installed.architectures:
         yield from _fit(_everything(described.facts()), width)
 
 
 def _fit(lines: Iterator[_Indented], width: int | None) -> Iterator[Line]:
-    """Wrap lines to the terminal; a value is never cut in two."""
+    """Wrap lines to the terminal, but never inside a value."""
     for style, indent, line in lines:
         if width is None:
             yield style, indent + line

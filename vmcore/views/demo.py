@@ -109,7 +109,7 @@ def _row(place: str, who: str, tlb: str, tables: str, cache: str | None, frame: 
 
 
 def _rows(views: tuple[CpuView, ...], before: tuple[CpuView, ...], cached: bool) -> Iterator[Line]:
-    """Yield the rows of each place that a step has changed; CPUs that see the same share a row."""
+    """Yield the rows of each place that a step has changed, one row for all CPUs that see the same."""
     changed = {view.place for view in views if view not in before}
     shown = (view for view in views if view.place in changed)
     for _, group in groupby(shown, lambda view: evolve(view, cpu=0)):

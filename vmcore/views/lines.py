@@ -9,7 +9,7 @@ Line = tuple[str, str]  #: style (of rich; "": none) and text
 
 
 def wrap(text: str, width: int, *, indent: str = "", hang: str | None = None, style: str = "") -> Iterator[Line]:
-    """Cut a text at spaces; a word longer than a line stays whole.
+    """Cut a text at spaces, but never inside a word.
 
     Args:
         text: The text.

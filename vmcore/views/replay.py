@@ -95,7 +95,7 @@ def _input(result: ReplayResult, notes: Sequence[str]) -> Iterator[Line]:
 
 
 def _losses(result: ReplayResult, notes: Sequence[str]) -> Iterator[str]:
-    """Yield the notes about lost events; the skipped ones are listed already."""
+    """Yield the notes about lost events, but not those about skipped ones, which are listed already."""
     for note in notes:
         text = note.removeprefix(f"{result.source['file']}: ")
         if "lost" in text or "overwritten" in text or "the header counts" in text:
@@ -110,7 +110,7 @@ def _range(window: dict[str, Any]) -> str:
 
 
 def _graph(result: ReplayResult, blocks: str, most: int) -> Iterator[Line]:
-    """Draw the bytes of live areas over the trace, in ``most`` columns; each is the highest of its stretch."""
+    """Draw the bytes of live areas over the trace, the highest of each stretch, in up to ``most`` columns."""
     cuts, top = _cuts(len(result.samples), most), result.peak.bytes
     heights = [max(size for _, _, size in result.samples[a:b]) for a, b in pairwise(cuts)]
     if not top:

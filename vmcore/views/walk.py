@@ -70,7 +70,7 @@ def _step(walk: Walk, number: int, address: int) -> str:
 
 
 def _target(walk: Walk, number: int) -> str:
-    """Return the table an entry points to, or the page it maps; "" if it does neither."""
+    """Return the table an entry points to, the page it maps, or "" if it does neither."""
     step = walk.steps[number]
     if number + 1 < len(walk.steps):
         return f"table {step.level.decode(step.word or 0):#x} "
@@ -126,7 +126,7 @@ def _csv_end(kind: Facts) -> str:
 
 
 def run_csv(result: MappingList) -> Iterator[str]:
-    """Yield a header and a line of CSV for each run; items of a list are separated by spaces."""
+    """Yield a header and a line of CSV for each run, with spaces between the items of a list."""
     yield _csv_line(RUN_COLUMNS)
     yield from _run_texts(result, "%#x,%#x,%#x,%d,%d,", _csv_end)
 

@@ -142,7 +142,7 @@ class _Mapped:
         return (int(virtual[wrong[0]]), int(found[wrong[0]]), len(wrong)) if len(wrong) else None
 
     def unknown(self, start: int, last: int) -> str | None:
-        """Say why a stretch cannot be checked; None: it can."""
+        """Return why a stretch cannot be checked, or None if it can."""
         if self.stopped is not None and last >= self.stopped:
             return f"not looked at: the limit was reached at {self.stopped:#x}"
         at, low, high = self._missing
@@ -254,7 +254,7 @@ def _strays(
 
 
 def _holes(areas: Sequence[VmallocinfoEntry], windows: Sequence[AuditWindow]) -> Iterator[tuple[int, int]]:
-    """Yield the first and last address of each hole between areas in a window; areas are in order."""
+    """Yield the first and last address of each hole between areas, which are in order, in a window."""
     for window in windows:
         at = window.start
         for entry in areas:
