@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from tests.dumps import RECORDS, capture, core
 from vmcore.cli import COMMANDS, main
 from vmcore.dump import open_dump
-from vmcore.dump.audit.audit import Window, audit
+from vmcore.dump.audit.audit import AuditWindow, audit
 from vmcore.errors import ArgumentError
 from vmcore.flags import VM
 from vmcore.paging.mmu import Mmu
@@ -82,7 +82,7 @@ def test_the_report_for_people():
         "irregular, as it should be",
         "0xfee00000-0xfeffffff  pci_reserve_io+0x0/0x38 ioremap",
         "    pages: 16 of 511 pages mapped",
-        "    a reservation (get_vm_area): it names no pages, its owner maps what he needs",
+        "    a reservation (get_vm_area): it names no pages, its owner maps pages when they are needed",
         "0xff7ec000-0xff7fffff  pcpu_get_vm_areas+0x0/0x108c vmalloc",
         "    pages: 9 of 19 pages mapped",
         "    a percpu chunk: populated when needed, without a guard page (mm/percpu-vm.c)",
@@ -262,7 +262,9 @@ def test_the_last_percpu_chunk_is_the_top_of_the_window(kernel):
     k = kernel("i386", ram="64M")
     lines = area(0x10000) + area(0xE0000000) + area(0x90000000, caller="pcpu_get_vm_areas+0x0/0x1")
     report = audit(Mmu(k.arch, k.memory, k.init_mm.root), entries(lines), vmalloc=(0x8000, None))
-    assert report.windows[0] == Window(0x8000, 0x90001FFF, "VMALLOC_START to the end of the last percpu chunk")
+    assert report.windows[0] == AuditWindow(
+        0x8000, 0x90001FFF, "VMALLOC_START to the end of the last percpu chunk"
+    )
     assert len(report.windows) == 2
 
 

@@ -31,7 +31,7 @@ def test_without_a_name_the_scenes_are_listed_and_no_architecture_is_needed():
     assert [line.split()[0] for line in lines] == list(SCENES)
     assert lines[1] == "vivt-alias          Two addresses of one frame that do not show the same data."
     listed = json.loads(run("--json").stdout)
-    assert listed["schema"] == 1
+    assert listed["schema"] == "vmcore.scenes/1"
     assert [scene["name"] for scene in listed["scenes"]] == list(SCENES)
     assert listed["scenes"][3] == {
         "name": "lazy-sync",
@@ -149,7 +149,7 @@ def test_json_tells_the_same(arch_name, name):
     assert list(facts) == [
         "schema", "scene", "title", "symbol", "arch", "cpus", "without", "with", "difference", "why"
     ]  # fmt: skip
-    assert (facts["schema"], facts["scene"], facts["arch"]) == (1, name, arch_name)
+    assert (facts["schema"], facts["scene"], facts["arch"]) == ("vmcore.demo/1", name, arch_name)
     for play in (facts["without"], facts["with"]):
         assert set(play) == {"steps", "reports", "repeated"}
         for step in play["steps"]:

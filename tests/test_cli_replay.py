@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import re
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -11,11 +10,16 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
+from tests import json_page
 from vmcore import hookimpl
-from vmcore.cli import COMMANDS, main, replay_text
+from vmcore.cli import COMMANDS, main
 from vmcore.cli.replay import _Bar
+from vmcore.coherence.facts import REPORT
 from vmcore.linking import registry
+from vmcore.replay.result import SCHEMA
 from vmcore.scenes.catalogue import leave_out
+from vmcore.units import format_size
+from vmcore.views import replay as replay_view
 
 DOCS = Path(__file__).parents[1] / "docs" / "replay.md"
 START, MODULES = 0xFFFFC90000000000, 0xFFFFFFFFC0000000
@@ -125,7 +129,7 @@ def test_the_graph_fits_the_terminal_and_marks_the_failure(columns):
             failures=[SimpleNamespace(line=samples[failed][0])],
         )
         most = max(min(60, columns - 17), 1)
-        *_, mark, scale = (line for _, line in replay_text._graph(report, " ....####", most))
+        *_, mark, scale = (line for _, line in replay_view._graph(report, " ....####", most))
         column = mark.index("^") - 16
         assert column * events // most <= failed < (column + 1) * events // most
         assert scale.startswith(f"{'':16}line 1")
@@ -140,7 +144,7 @@ def test_failures_are_named_with_the_state_of_the_space(trace):
     assert lines[0] == "trace.txt on i386: 2 of 4 allocations failed, the first at line 3"
     assert "warning         7 events lost in 1 place, first at line 1" in lines
     assert "skipped         1 free of an allocation that failed here" in lines
-    assert "                1 free of an address nobody held" in lines
+    assert "                1 free of an address without an area" in lines
     at = lines.index("failed          2: no hole fits (space)")
     assert lines[at + 2 : at + 4] == [
         "          3  vmalloc      40 MiB      4 KiB     23.69 MiB  space",
@@ -281,40 +285,36 @@ def test_bad_options(trace, arguments, message):
 # ---- JSON and its page
 
 
-def paths(value, key=""):
-    """Give the dotted keys of an object; those that are data are ``*``."""
-    if isinstance(value, dict) and key not in ("layout.modules", "coherence"):
-        data = key in ("tables", "flushes", "events.skipped", "source.foreign")
-        for name, inner in value.items():
-            yield from paths(inner, f"{key}.{'*' if data else name}".lstrip("."))
-    elif isinstance(value, list) and value and isinstance(value[0], dict):
-        for inner in value:
-            yield from paths(inner, f"{key}[]")
-    else:
-        yield key
-
-
 def test_every_key_of_json_is_documented_and_the_other_way_round(trace):
     trace(FAILS + MARK)
-    report = json.loads(run("trace.txt", "--arch", "armv7", "--vmalloc", "32M", "--json").stdout)
-    table = DOCS.read_text("utf-8").partition("\n## JSON\n")[2].partition("\n| reason |")[0]
-    documented = re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
-    assert set(paths(report)) == set(documented)
-    assert len(documented) == len(set(documented))
+    report, used = json.loads(run("trace.txt", "--arch", "armv7", "--vmalloc", "32M", "--json").stdout), set()
+    assert list(json_page.mismatches(SCHEMA, report, used)) == []
+    assert {name for shape, name in used if shape == SCHEMA.name} == {key.name for key in SCHEMA.keys}
+    assert report["coherence"] is None
 
 
 def test_every_key_of_coherence_is_documented_and_the_other_way_round(trace, dropping):
     trace(BUSY)
     result = run("trace.txt", *SMALL, "--check", "--json")
     assert result.exit_code == 1
-    table = DOCS.read_text("utf-8").partition("`coherence` has:\n")[2].partition("\n## ")[0]
-    documented = re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
-    assert set(paths(json.loads(result.stdout)["coherence"])) == set(documented)
-    assert len(documented) == len(set(documented))
+    used = set()
+    assert list(json_page.mismatches(SCHEMA, json.loads(result.stdout), used)) == []
+    assert {name for shape, name in used if shape == REPORT.name} == {key.name for key in REPORT.keys}
+
+
+def test_json_has_the_larger_window_of_the_hint(trace):
+    trace(FAILS)
+    found = json.loads(run("trace.txt", *SMALL, "--json").stdout)["larger_window"]
+    hints = " ".join(run("trace.txt", *SMALL).output.split())
+    assert found["vmalloc"] == 64 * MIB
+    assert found["window"] >= found["need"]
+    assert f"try --vmalloc 64M, a window of {format_size(found['window'])}, or more" in hints
+    trace(FITS)
+    assert json.loads(run("trace.txt", *SMALL, "--json").stdout)["larger_window"] is None
 
 
 def test_reasons_and_skips_are_documented():
-    from vmcore.replay.report import REASONS, SKIPPED  # noqa: PLC0415  # only this one needs it
+    from vmcore.replay.result import REASONS, SKIPPED  # noqa: PLC0415  # only this one needs it
 
     text = DOCS.read_text("utf-8")
     for key in [*REASONS, *SKIPPED]:
@@ -325,7 +325,7 @@ def test_values_of_json(trace):
     trace(FAILS)
     report = json.loads(run("trace.txt", *SMALL, "--json").stdout)
     assert list(report)[:2] == ["schema", "source"]
-    assert report["schema"] == 1
+    assert report["schema"] == "vmcore.replay/1"
     assert report["arch"] == "i386"
     assert report["source"]["windows"][0] == {
         "start": "0xffffc90000000000", "end": "0xffffe8ffffffffff", "size": 0x1FFFFFFFFFFF,

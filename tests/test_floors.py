@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "vmcore"
 #: What stands directly in vmcore/, and each folder, on its floor.
 FLOORS = (
-    {"errors", "flags", "units", "wording", "arrays", "events", "samples", "system"},
+    {"errors", "flags", "units", "wording", "arrays", "facts", "events", "samples", "system"},
     {"architecture", "placement"},
     {"texts", "host"},
     {"hookspecs", "memory"},
@@ -18,6 +18,7 @@ FLOORS = (
     {"port", "coherence"},
     {"kernel"},
     {"replay", "scenes", "testing"},
+    {"views"},
     {"cli", "__init__", "__main__", "golden"},
 )
 LEVEL = {name: number for number, floor in enumerate(FLOORS) for name in floor}

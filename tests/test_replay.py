@@ -12,7 +12,7 @@ import pytest
 
 from vmcore import Kernel, hookimpl, samples
 from vmcore.errors import TraceError
-from vmcore.replay.report import REASONS, SKIPPED
+from vmcore.replay.result import REASONS, SKIPPED
 from vmcore.replay.run import SAMPLES, replay
 from vmcore.scenes.catalogue import leave_out
 from vmcore.texts.trace import Trace, read_trace
@@ -243,7 +243,7 @@ def test_purges_failures_of_the_source_and_unknown_frees_are_counted():
 def test_a_double_free_is_of_an_address_nobody_held():
     report, kernel = run(alloc() + alloc(0x2000) + free() + free())
     assert (report.events.free, report.events.skipped) == (1, {"unknown_address": 1})
-    assert SKIPPED["unknown_address"][1] == "frees of addresses nobody held"
+    assert SKIPPED["unknown_address"][1] == "frees of addresses without an area"
     assert len(kernel.vmlist) == 1
 
 
@@ -416,7 +416,7 @@ def test_a_real_trace_is_coherent(arch):
 def test_an_unchecked_replay_touches_nothing():
     report, kernel = run(alloc(), "i386")
     assert (report.coherence, len(kernel.cpu.tlb)) == (None, 0)
-    assert report.to_dict()["coherence"] is None
+    assert report.facts()["coherence"] is None
 
 
 # ---- vmallocinfo
@@ -478,7 +478,7 @@ def test_physical_addresses_the_entries_cannot_hold_have_a_stand_in():
     start = kernel.layout.vmalloc_start
     assert [kernel.vmalloc_to_pfn(start + at) for at in (0, 0x2000)] == [0, 0xFFFFF]
     assert report.backing == {"frames": 0, "ioremap": 1, "stand_in": 1, "vmap": 0}
-    assert [text for text in report.to_dict()["assumptions"] if "stand-in" in text] == [said]
+    assert [text for text in report.facts()["assumptions"] if "stand-in" in text] == [said]
     report, kernel = run(alloc() + alloc(0x2000), "i386-pae-highmem", vmallocinfo=info)
     start = kernel.layout.vmalloc_start
     assert [kernel.vmalloc_to_pfn(start + at) for at in (0, 0x2000)] == [0x800000, 0xFFFFF]
@@ -575,7 +575,7 @@ def test_every_sample_on_every_built_in_architecture(arch, name):
     windows = [layout.vmalloc, layout.modules or layout.vmalloc]
     for area in kernel.vmlist:
         assert any(w.start <= area.addr and area.addr + area.size <= w.end + (w.end & 1) for w in windows)
-    assert json.loads(json.dumps(report.to_dict())) == report.to_dict()
+    assert json.loads(json.dumps(report.facts())) == report.facts()
 
 
 def test_check_value():

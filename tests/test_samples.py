@@ -206,9 +206,9 @@ def test_a_manifest():
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("events = 3", 'events = "3"', "m: 'a.events': found '3', expected what its field is: a text"),
-        ("events = 3", "events = true", "m: 'a.events': found True, expected what its field is"),
-        ('["x86"]', "[1]", "m: 'a.architecture': found \\[1\\], expected what its field is"),
+        ("events = 3", 'events = "3"', "m: 'a.events': found '3', expected the type of its field: a text"),
+        ("events = 3", "events = true", "m: 'a.events': found True, expected the type of its field"),
+        ('["x86"]', "[1]", "m: 'a.architecture': found \\[1\\], expected the type of its field"),
         ("events = 3", "", "m: 'a': found the keys .*, expected a table of description, kernel, architecture"),
         ("events = 3", "events = 3\nmore = 1", "m: 'a': found the keys .*'more'"),
         ("[a]", "a = 1\n[b]", "m: 'a': found 1, expected a table of"),

@@ -9,8 +9,8 @@ from vmcore.coherence.report import FRAME_IN_USE, LOST_LINE, STALE_LINE, STALE_T
 from vmcore.errors import ConfigurationError, UnknownArchitecture
 from vmcore.linking import weak
 from vmcore.scenes.catalogue import SCENES, leave_out, perform
-from vmcore.scenes.stage import Stage, look, quoted
-from vmcore.scenes.sync import ranges, told
+from vmcore.scenes.stage import Stage, quoted, view_of
+from vmcore.scenes.sync import ranges, statics_text
 
 TLB, MAP, UNMAP, SYNC = "flush_tlb_kernel_range", "flush_cache_vmap", "flush_cache_vunmap", "vmalloc_sync_all"
 NAMES = (
@@ -450,12 +450,12 @@ def test_looking_changes_nothing(arch, kernel):
     k = kernel(arch, ram="64M", cpus=1)
     at = k.vmalloc(arch.page_size)
     before = (len(k.cpu.tlb), k.cpu.faults.taken, bytes(k.memory.read(k.layout.swapper_pg_dir, arch.root_bytes)))
-    view = look(k, k.cpu, "here", at)
+    view = view_of(k, k.cpu, "here", at)
     assert (view.tlb, view.tables, view.gives) == (None, k.vmalloc_to_pfn(at) << arch.page_shift, bytes(5))
     after = (len(k.cpu.tlb), k.cpu.faults.taken, bytes(k.memory.read(k.layout.swapper_pg_dir, arch.root_bytes)))
     assert after == before
     k.cpu.store(at, b"hello")
-    assert look(k, k.cpu, "here", at).gives == b"hello" == k.cpu.load(at, 5)
+    assert view_of(k, k.cpu, "here", at).gives == b"hello" == k.cpu.load(at, 5)
 
 
 class Adds:
@@ -473,7 +473,7 @@ def test_what_a_strangers_sync_keeps_is_shown(show):
 
 def test_numbers_as_ranges():
     assert ranges({1, 2, 3, 5, 9, 8}) == "1-3, 5, 8-9"
-    assert told({"vmalloc_sync_all.insync": set(), "vmalloc_sync_all.start": 16}) == (
+    assert statics_text({"vmalloc_sync_all.insync": set(), "vmalloc_sync_all.start": 16}) == (
         "vmalloc_sync_all keeps insync empty, start 0x10"
     )
 
@@ -492,6 +492,6 @@ def test_a_stage_writes_down_what_is_done(kernel):
         ('CPU 0 stores "alice" to here', "stored"),
         ("CPU 0 loads from here", '"alice"'),
     ]
-    stage.places["here"] += 4096
+    stage.addresses["here"] += 4096
     assert stage.load(0, "here") is None
     assert not stage.store(0, "here", b"alice")

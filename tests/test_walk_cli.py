@@ -124,7 +124,7 @@ def test_steps_as_json(small):
     result = run(small, "--arch", "i386", "--root", "0x1000", "--json", "0xc0012345", "0xc0400000")
     answer = json.loads(result.stdout)
     assert {key: answer[key] for key in ("schema", "dump", "arch", "root", "problems", "partial")} == {
-        "schema": 1,
+        "schema": "vmcore.walk/1",
         "dump": str(small),
         "arch": "i386",
         "root": {"address": "0x1000", "how": "given"},
@@ -442,7 +442,7 @@ def test_no_memory_is_answered_with_what_helps_this_command(monkeypatch, error, 
     def fail(*_):
         raise error
 
-    monkeypatch.setattr("vmcore.cli.walk.find_mappings", fail)
+    monkeypatch.setattr("vmcore.dump.walk.find_mappings", fail)
     result = CliRunner().invoke(main, ["walk", "sample:i386-pae-ram"])
     advice = "ask for less: --range, a smaller --limit, or --npz, which takes least"
     assert (result.exit_code, result.stderr) == (2, f"vmcore: error: out of memory; {message}{advice}\n")

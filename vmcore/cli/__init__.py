@@ -1,8 +1,9 @@
-"""The command line: a group that knows its commands by name and imports one when it is used.
+"""The command line: a group that lists its commands by name and imports one when it is used.
 
 A command ``x-y`` is ``command``, a `click.Command`, in ``vmcore/cli/x_y.py``, and one line in `COMMANDS`.
-Exit status: 0 done, 1 what the command says it is, 2 a mistake in the input or a machine that refuses (a full
-disk, no memory), 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP, 141 nobody reads the output any more.
+A command parses its arguments, calls a job, prints a view of the result or its facts (``--json``), and exits.
+Exit status: 0 done; 1 a finding, as the command documents; 2 a mistake in the input, a full disk or no memory;
+130 Ctrl-C; 143 SIGTERM; 129 SIGHUP; 141 the reader of the output has gone.
 """
 
 from __future__ import annotations
@@ -34,15 +35,15 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """Commands from `COMMANDS`; every `VmcoreError` becomes a message and exit status 2.
+    """Run the commands of `COMMANDS`.
 
-    So does what the operating system refuses, be it to write the help.
+    Every `VmcoreError`, and every error of the operating system, becomes a message and exit status 2.
     """
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        """Parse; this prints help and version."""
+        """Parse the arguments, and print help or the version if they ask for it."""
         accept_any_text()
         with _refusals():
             return super().make_context(info_name, args, parent, **extra)
@@ -72,7 +73,7 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run; a mistake of the user is a message, not a traceback."""
+        """Run the command. A mistake of the user becomes a message, not a traceback."""
         with _refusals():
             try:
                 return super().invoke(ctx)
@@ -87,14 +88,14 @@ class LazyGroup(click.Group):
 
 
 def _advice(ctx: click.Context) -> str:
-    """Return what a command says is to be done where there is no memory: ``ADVICE`` of its module."""
+    """Return the advice of a command for too little memory: ``ADVICE`` of its module, or ""."""
     module = sys.modules.get(f"{__name__}.{ctx.invoked_subcommand}")
     return str(getattr(module, "ADVICE", ""))
 
 
 @contextmanager
 def _refusals() -> Iterator[None]:
-    """Make one line of what the operating system refuses, and nothing of a reader that has gone."""
+    """Turn an OSError into one message, and exit quietly on a closed pipe."""
     try:
         yield
     except click.UsageError as error:  # click prints it
@@ -121,7 +122,7 @@ def _refuse(message: str) -> NoReturn:
 
 
 def _drop_output() -> None:
-    """Give up what cannot be written: the interpreter would try again at its end, and complain."""
+    """Drop output that cannot be written, so that the interpreter does not try it again when it ends."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:

@@ -1,4 +1,7 @@
-"""Lines with a style, and JSON: the door beside `vmcore.cli.output`."""
+"""Write lines with a style, and JSON, to stdout.
+
+Plain lines leave through `vmcore.cli.output`. No command prints in another way.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import json
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+from itertools import chain, groupby, islice
 from typing import Any, NoReturn
 
 import click
@@ -23,15 +26,19 @@ _TOKENS = 1 << 12  #: of JSON written at a time
 
 
 class Console(console.Console):
-    """A rich console of lines. The group of commands handles a reader that has gone, in every command alike."""
+    """A rich console of lines. The group of commands handles a closed pipe, alike for every command."""
 
     def say(self, lines: Iterable[tuple[str, str]]) -> None:
-        """Write lines, each a style and a text. The text is no markup, and no width cuts it."""
-        if not self.is_terminal:  # rich takes 50 times as long
-            echo_lines(text for _, text in lines)
-            return
-        for style, text in lines:
-            self.print(Text(printable(text), style), soft_wrap=True)
+        """Write lines, each a style and a text. The text is no markup, and no width cuts it.
+
+        A line without a style does not pass through rich, which takes 50 times as long.
+        """
+        for styled, group in groupby(lines, lambda line: self.is_terminal and bool(line[0])):
+            if not styled:
+                echo_lines(text for _, text in group)
+                continue
+            for style, text in group:
+                self.print(Text(printable(text), style), soft_wrap=True)
 
     def on_broken_pipe(self) -> NoReturn:
         """Leave the error to the caller: rich would exit with status 1.
@@ -43,13 +50,13 @@ class Console(console.Console):
 
 
 def write_json(value: dict[str, Any], **rows: Iterable[str]) -> None:
-    """Write an object to stdout, piece by piece: a full disk, or a reader that has gone, is noticed.
+    """Write an object to stdout piece by piece, so that a full disk or a closed pipe is noticed.
 
     An unbuffered stdout (PYTHONUNBUFFERED) drops the end of a large text without an error.
 
     Args:
-        value: what becomes JSON, not empty.
-        rows: long lists that follow it, each item already JSON.
+        value: The object, not empty.
+        rows: Long lists that follow its keys, by key. Each item is JSON already, and becomes one line.
     """
     tokens = json.JSONEncoder(indent=1).iterencode(value)
     pieces = chain(*(_list(name, items) for name, items in rows.items()), ("\n}",))

@@ -1,84 +1,34 @@
-"""The arguments that say which dump, of which machine, and where its root table is."""
+"""Arguments that name a dump, its architecture and its root table."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from functools import wraps
 from typing import Any
 
 import click
-from attrs import frozen
 
 from vmcore import samples
 from vmcore.architecture import Architecture
 from vmcore.cli.inputs import sample_name
 from vmcore.cli.options import machine_options
 from vmcore.cli.output import echo
-from vmcore.dump.identify import Root, misfits
 from vmcore.dump.open import NAMES, open_dump
-from vmcore.dump.root import find_root, find_vmcoreinfo, read_vmcoreinfo
-from vmcore.dump.store import Dump
+from vmcore.dump.root import read_vmcoreinfo
+from vmcore.dump.rooted import RootedDump, root_dump
 from vmcore.errors import ConfigurationError, UnitError
 from vmcore.linking.registry import load
 from vmcore.linking.selection import Selection
-from vmcore.paging.mmu import Mmu
 from vmcore.texts.vmcoreinfo import VmcoreInfo
 from vmcore.units import Bank, parse_ram, parse_size
 
 Function = Callable[..., Any]
 
 
-@frozen(eq=False)
-class Source:
-    """A dump that was opened, and the root of its tables.
-
-    Attributes:
-        dump: the memory.
-        arch: the record its tables are read by.
-        root: where they begin, and how that was found.
-        info: the kernel's VMCOREINFO; None: there is none beside the dump or in its notes.
-        doubts: why a dump whose root was given may not be of this record's kernels.
-        by_sample: nobody chose the record; the dump is a sample, which names its own.
-    """
-
-    dump: Dump
-    arch: Architecture
-    root: Root
-    info: VmcoreInfo | None
-    by_sample: bool = False
-    doubts: tuple[str, ...] = ()
-
-    @property
-    def head(self) -> str:
-        """The first line for people: what is read, by which record, from where on."""
-        how = ", the sample's record" if self.by_sample else ""
-        return f"{self.dump.name} as {self.arch.name}{how}, root {self.root.address:#x} ({self.root.how})"
-
-    @property
-    def mmu(self) -> Mmu:
-        """The walk below the root."""
-        return Mmu(self.arch, self.dump, self.root.address)
-
-    @property
-    def problems(self) -> list[str]:
-        """What is wrong with the dump, and why its root may be none or it may be of another machine."""
-        return [*self.dump.problems, *self.root.doubts, *self.doubts]
-
-    def facts(self) -> dict[str, Any]:
-        """Return what every ``--json`` begins with."""
-        return {
-            "schema": 1,
-            "dump": self.dump.name,
-            "arch": self.arch.name,
-            "root": {"address": hex(self.root.address), "how": self.root.how},
-            "problems": self.problems,
-        }
-
-
-def tell(partial: tuple[str, ...] | list[str], source: Source) -> None:
-    """Say on stderr what is wrong with a dump, and why a result is partial."""
+def warn(source: RootedDump, partial: Iterable[str]) -> None:
+    """Write warnings to stderr: the problems of a dump, and why a result is partial."""
     for problem in source.problems:
         echo(f"vmcore: warning: {source.dump.name}: {problem}", err=True)
     for why in partial:
@@ -96,7 +46,7 @@ _OPTIONS = (
 
 
 def dump_options(function: Function) -> Function:
-    """Decorate a command with the arguments of a dump; it is called with ``source=``."""
+    """Decorate a command with the arguments of a dump. It is called with ``source=``."""
 
     @wraps(function)
     def command(
@@ -113,12 +63,15 @@ def dump_options(function: Function) -> Function:
             dump = stack.enter_context(
                 open_dump(path, base=start, banks=_banks(banks), format=kind, name=dump_file)
             )
-            records = registry.architectures.values()
-            found = find_root(dump, arch, root=given, vmcoreinfo=info, records=records)
-            info = find_vmcoreinfo(dump) if info is None else info
-            why = "; ".join(misfits(dump, arch, info)) if given is not None else ""
-            doubts = (f"does not look like {arch.name!r}: {why}",) if why else ()
-            return function(*args, source=Source(dump, arch, found, info, by_sample, doubts), **others)
+            source = root_dump(
+                dump,
+                arch,
+                root=given,
+                vmcoreinfo=info,
+                records=registry.architectures.values(),
+                by_sample=by_sample,
+            )
+            return function(*args, source=source, **others)
 
     machine = machine_options("arch", "block")(command)
 
@@ -150,7 +103,7 @@ def _read_vmcoreinfo(file: str) -> VmcoreInfo:
 
 
 def _banks(texts: tuple[str, ...]) -> tuple[Bank, ...] | None:
-    """Read banks, in the order in which a raw image has them."""
+    """Read banks, in the order of the raw image."""
     found: list[Bank] = []
     for text in texts:
         banks = parse_ram(text)
@@ -166,10 +119,15 @@ _PHYSICAL_MOST = (1 << 64) - 1  #: of registers of 8 bytes
 
 
 def parse_address(text: str, what: str, most: int) -> int:
-    """Read an address, hexadecimal with ``0x``: digits alone may be meant as decimal.
+    """Read an address in hexadecimal with ``0x``, because digits alone may be meant as decimal.
+
+    Args:
+        text: The address.
+        what: Name of the argument, for messages.
+        most: Largest address.
 
     Raises:
-        ConfigurationError: it is none, or above ``most``.
+        ConfigurationError: It is not an address, or larger than ``most``.
     """
     if not _ADDRESS.fullmatch(text):
         bare = text.strip().replace("_", "").lower().removeprefix("0x")
@@ -188,7 +146,7 @@ def parse_range(text: str, arch: Architecture) -> tuple[int, int]:
     """Read ``START-END``, END not included, or ``START-`` up to the end of the address space.
 
     Raises:
-        ConfigurationError: it is none, or empty.
+        ConfigurationError: It is not a range, or the range is empty.
     """
     first, dash, last = text.partition("-")
     if not first or not dash:

@@ -1,4 +1,4 @@
-"""What a command line calls FILE: a path, ``-``, or ``sample:NAME`` for what ships with the package."""
+"""Open a FILE of the command line: a path, ``-``, or ``sample:NAME`` for a file that ships with the package."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _SAMPLE = "sample:"
 
 
 def sample_name(file: str) -> str | None:
-    """Return the NAME of ``sample:NAME``; None: it is a file."""
+    """Return the NAME of ``sample:NAME``, or None for a file."""
     return file.removeprefix(_SAMPLE) if file.startswith(_SAMPLE) else None
 
 
 def open_input(file: str, opener: Callable[[str], BinaryIO]) -> AbstractContextManager[BinaryIO | str]:
-    """Open ``sample:NAME`` by *opener*; a path and ``-`` stay as they are.
+    """Open ``sample:NAME`` by *opener*, and leave a path and ``-`` as they are.
 
     Raises:
-        VmcoreError: there is no such sample.
+        VmcoreError: There is no such sample.
     """
     name = sample_name(file)
     return nullcontext(file) if name is None else opener(name)

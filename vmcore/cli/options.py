@@ -1,4 +1,4 @@
-"""Options shared by commands: which machine it is, and which files are read and written."""
+"""Options that commands share: the machine, and the files that are read and written."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _OPTIONS: dict[str, Callable[[Function], Function]] = {
 
 
 def machine_options(*names: str, need_arch: bool = True) -> Callable[[Function], Function]:
-    """Decorate a command with the options *names* (default: all); it is called with ``selection=``.
+    """Decorate a command with the options *names*, by default all. It is called with ``selection=``.
 
-    What an option does not give comes from the environment or the file, see `vmcore.linking.selection`. Without
+    Values without an option come from the environment or vmcore.toml, see `vmcore.linking.selection`. Without
     "arch" among *names*, or ``need_arch``, no architecture needs to be chosen.
     """
     chosen = names or tuple(_OPTIONS)
@@ -56,13 +56,13 @@ def machine_options(*names: str, need_arch: bool = True) -> Callable[[Function],
 
 
 def files(*inputs: str, output: str | None = None, stdout_is_free: bool = False) -> Callable[[Function], Function]:
-    """Decorate a command that reads the files in its parameters *inputs*, so that it writes over none of them.
+    """Decorate a command so that it does not write over the files in its parameters *inputs*.
 
-    It is called with an `Output` in place of the path in its parameter *output*, ``-`` being stdout. This must
-    stand above every decorator that opens a file, so that nothing is done in vain.
+    It is called with an `Output` in place of the path in its parameter *output*, where ``-`` is stdout. This must
+    stand above every decorator that opens a file, so that nothing is opened in vain.
 
     Raises:
-        OutputError: *output* is one of the inputs or cannot be written, or an input is where stdout goes.
+        OutputError: *output* is one of the inputs or cannot be written, or stdout goes to an input.
     """
 
     def decorate(function: Function) -> Function:
@@ -97,10 +97,10 @@ def _paths(given: Iterator[str | None]) -> Iterator[Input]:
 
 
 def one_of(*names: str) -> Callable[[Function], Function]:
-    """Decorate a command of whose options *names*, the forms of its output, one may be given at most.
+    """Decorate a command so that at most one of its options *names*, the forms of output, may be given.
 
     Raises:
-        ConfigurationError: two of them.
+        ConfigurationError: Two of them were given.
     """
 
     def decorate(function: Function) -> Function:

@@ -1,7 +1,7 @@
-"""The door through which plain lines and messages leave the commands.
+"""Write plain lines and messages, with every control character escaped.
 
-No command prints in another way but `vmcore.cli.console`, for lines with a style and for JSON. So each text that a
-file, a name or a plugin brings is shown, whatever a terminal would make of it.
+Commands print through this module, or through `vmcore.cli.console` for lines with a style and for JSON. Texts of
+files, names and plugins therefore cannot control the terminal.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LINES = 1 << 12  #: lines written at a time
 
 
 def accept_any_text() -> None:
-    """Have stdout and stderr escape what their encoding lacks, instead of failing at it."""
+    """Make stdout and stderr escape characters that their encoding lacks, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -1,7 +1,4 @@
-"""``vmcore replay``: what a traced kernel's areas do on another machine.
-
-The keys of ``--json`` are in docs/replay.md.
-"""
+"""``vmcore replay``: replay the areas of a traced kernel on another machine."""
 
 from __future__ import annotations
 
@@ -18,7 +15,6 @@ from vmcore import samples
 from vmcore.cli.console import Console, write_json
 from vmcore.cli.inputs import open_input
 from vmcore.cli.options import files, machine_options
-from vmcore.cli.replay_text import print_report
 from vmcore.errors import ConfigurationError
 from vmcore.kernel import Kernel
 from vmcore.replay.run import replay
@@ -27,6 +23,7 @@ from vmcore.system.signals import undone_on_signal
 from vmcore.texts.trace import read_trace
 from vmcore.texts.vmallocinfo import read_vmallocinfo
 from vmcore.units import parse_size
+from vmcore.views import replay as view
 
 if TYPE_CHECKING:
     from vmcore.linking.selection import Selection
@@ -65,7 +62,7 @@ def _clear() -> None:
     os.write(sys.stderr.fileno(), b"\r\x1b[K\x1b[?25h")
 
 
-@click.command(epilog="What the figures mean, and the keys of --json: docs/replay.md.")
+@click.command(epilog="What the figures mean: docs/replay.md; the keys of --json: docs/json.md.")
 @files("file", "vmallocinfo", output="save_ram")
 @click.argument("file")
 @click.option("--vmallocinfo", metavar="FILE", help="/proc/vmallocinfo after the trace: what is not vmalloc's.")
@@ -115,13 +112,17 @@ def command(
         with open_input(vmallocinfo, samples.open_vmallocinfo) as source:
             entries = read_vmallocinfo(source, None if vmallocinfo == "-" else vmallocinfo)
     with _Bar() as bar:
-        report = replay(trace, kernel, stop=stop, vmallocinfo=entries, progress=bar)
+        result = replay(
+            trace, kernel, stop=stop, vmallocinfo=entries, request=selection.request(kernel.arch), progress=bar
+        )
     if save_ram is not None:
         kernel.save(save_ram)
     if as_json:
-        write_json(report.to_dict())
+        write_json(result.facts())
     else:
-        print_report(Console(highlight=False), report, trace.notes(), kernel, selection)
+        console = Console(highlight=False)
+        ascii_only = console.options.ascii_only
+        console.say(view.lines(result, trace.notes(), width=console.width, ascii_only=ascii_only))
     click.get_current_context().exit(
-        1 if report.failures or (report.coherence and report.coherence.reports) else 0
+        1 if result.failures or (result.coherence and result.coherence.reports) else 0
     )

@@ -1,19 +1,6 @@
-"""``vmcore walk``: translate addresses through the page tables in a RAM dump, or list all that they map.
+"""``vmcore walk``: translate addresses by the page tables in a RAM dump, or list all that they map.
 
-``--json`` writes one object: schema (1), dump, arch, root (address, how), problems (of file and root), partial
-(why the result is not complete) and either
-
-- addresses: virtual, physical (null: none), end ("mapped", "not present", "no table", "not in memory" or "not
-  canonical") and steps: level, index, address and word (null: not in the dump) of the entry, flags, and page,
-  where the step ends at one: its name; or
-- range (start, last), mappings (their number), runs and missing. A run has virtual, last, physical, size,
-  mappings, page_size, level, page (its name, null: the level has one kind), flags (the entry without the address),
-  names and tables (the entries above it, root first, without addresses); a missing table: physical, level, start
-  and last.
-
-``--csv`` has the same columns. ``--npz`` has the arrays of `vmcore.paging.mappings.Mappings`, or of
-`vmcore.paging.mmu.Walks`, missing tables as ``missing_*``, and a row of ``paths`` for each set of tables above, 0
-where there are no more.
+docs/json.md has the keys of ``--json``; ``--csv`` has the same columns. docs/dumps.md has the arrays of ``--npz``.
 """
 
 from __future__ import annotations
@@ -24,26 +11,27 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
-from vmcore.cli import walk_text
 from vmcore.cli.console import Console, write_json
-from vmcore.cli.dump_options import Source, dump_options, parse_address, parse_range, tell
+from vmcore.cli.dump_options import dump_options, parse_address, parse_range, warn
 from vmcore.cli.options import files, one_of
+from vmcore.cli.output import echo_lines
+from vmcore.dump.rooted import RootedDump
+from vmcore.dump.walk import MappingList, Translation, list_mappings, translate
 from vmcore.errors import ConfigurationError
-from vmcore.paging.mappings import LIMIT, find_mappings
-from vmcore.paging.mmu import End
+from vmcore.paging.mappings import LIMIT
 from vmcore.system.output import Output
 from vmcore.texts.lines import read_lines
-from vmcore.wording import counted
+from vmcore.views import walk as view
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-#: What to do where there is no memory for it.
+#: Said where there is no memory for it.
 ADVICE = "ask for less: --range, a smaller --limit, or --npz, which takes least"
 
 
-@click.command(epilog="Keys of --json and --npz: python -m pydoc vmcore.cli.walk.")
+@click.command(epilog="Keys of --json: docs/json.md; arrays of --npz: docs/dumps.md.")
 @one_of("as_json", "as_csv", "npz")
 @files("dump_file", "vmcoreinfo", "file", output="npz", stdout_is_free=True)
 @dump_options
@@ -56,7 +44,7 @@ ADVICE = "ask for less: --range, a smaller --limit, or --npz, which takes least"
 @click.option("--npz", metavar="FILE", help="Write arrays to FILE, which numpy.load reads; - is stdout.")
 def command(
     addresses: tuple[str, ...], file: str | None, bounds: str | None, limit: str | None, as_json: bool,
-    as_csv: bool, npz: Output | None, source: Source,
+    as_csv: bool, npz: Output | None, source: RootedDump,
 ) -> None:  # fmt: skip
     """Translate addresses by a RAM dump, or list all it maps.
 
@@ -65,41 +53,55 @@ def command(
 
     Exit status: 0 done, 1 an address is not mapped or the result is partial, 2 bad input.
     """
-    form = "json" if as_json else "csv" if as_csv else None
+    form = "npz" if npz is not None else "json" if as_json else "csv" if as_csv else "text"
+    result: Translation | MappingList
     if addresses or file is not None:
         if bounds is not None or limit is not None:
             raise ConfigurationError("--range and --limit are for the list of mappings: leave the addresses out")
-        status = _translate(source, addresses, file, form, npz)
+        result = _translate(source, addresses, file, form)
     else:
-        status = _enumerate(source, bounds, limit, form, npz)
-    click.get_current_context().exit(status)
+        start, end = (0, source.arch.word_mask + 1) if bounds is None else parse_range(bounds, source.arch)
+        result = list_mappings(source, start, end, LIMIT if limit is None else _count(limit))
+    if npz is not None:
+        with npz.writing() as stream:
+            np.savez(stream, allow_pickle=False, **result.arrays())
+    elif isinstance(result, Translation):
+        _write_walks(result, form)
+    else:
+        _write_runs(result, form)
+    warn(source, result.partial)
+    click.get_current_context().exit(int(not result.complete))
 
 
-def _translate(
-    source: Source, texts: tuple[str, ...], file: str | None, form: str | None, npz: Output | None
-) -> int:
+def _translate(source: RootedDump, texts: tuple[str, ...], file: str | None, form: str) -> Translation:
+    """Translate the addresses of the command line, step by step where that is shown, and those in a file."""
     most = source.arch.word_mask
     single = [parse_address(text, "ADDR", most) for text in texts]
     many = [] if file is None else list(_read_addresses(file, most))
-    walks = source.mmu.walk_many(np.array(single + many, np.uint64))
-    lost = int((walks.end == End.NOT_IN_MEMORY).sum())
-    leads = counted(lost, "address leads", "addresses lead")
-    partial = [f"{leads} to what is not in the dump, of {len(walks.end):,}"] if lost else []
-    if npz is not None:
-        _save(npz, virtual=np.array(single + many, np.uint64), **walk_text.arrays(walks))
-    elif form == "json":
-        facts = walk_text.walk_facts(source, single + many)
-        write_json(source.facts() | {"partial": partial, "addresses": facts})
+    detailed = {"text": len(single), "json": None}.get(form, 0)
+    return translate(source, single + many, detailed=detailed)
+
+
+def _write_walks(result: Translation, form: str) -> None:
+    if form == "json":
+        write_json(result.facts())
     elif form == "csv":
-        walk_text.print_csv(walk_text.WALK_COLUMNS, walk_text.walk_lines(source, single + many, walks))
+        echo_lines(view.walk_csv(result))
     else:
-        walk_text.print_walks(source, single, many, walks)
-    tell(partial, source)
-    return int((walks.end != End.MAPPED).any())
+        Console(highlight=False).say(view.walk_lines(result))
+
+
+def _write_runs(result: MappingList, form: str) -> None:
+    if form == "json":
+        write_json(result.outline(), runs=view.run_json(result))
+    elif form == "csv":
+        echo_lines(view.run_csv(result))
+    else:
+        Console(highlight=False).say(view.run_lines(result))
 
 
 def _read_addresses(file: str, most: int) -> Iterator[int]:
-    """Read addresses, one a line; what follows a # is a comment."""
+    """Read addresses, one a line, without comments, which begin with a #."""
     shown = "<stdin>" if file == "-" else file
     for number, line in enumerate(read_lines(file, shown), 1):
         text = line.decode("ascii", "replace").partition("#")[0].strip()
@@ -107,38 +109,7 @@ def _read_addresses(file: str, most: int) -> Iterator[int]:
             yield parse_address(text, f"{shown}:{number}", most)
 
 
-def _enumerate(source: Source, bounds: str | None, limit: str | None, form: str | None, npz: Output | None) -> int:
-    start, end = (0, source.arch.word_mask + 1) if bounds is None else parse_range(bounds, source.arch)
-    most = LIMIT if limit is None else _count(limit)
-    mmu = source.mmu
-    found = find_mappings(mmu, start, end, most)
-    partial = found.partial
-    if found.stopped is not None:
-        partial = (*partial[:-1], f"{partial[-1]}; give --range {found.stopped:#x}- for it, or a larger --limit")
-    if npz is not None:
-        missing = {f"missing_{name}": array for name, array in walk_text.arrays(found.missing).items()}
-        paths = np.zeros((len(found.paths), len(mmu.levels)), np.uint64)
-        for number, path in enumerate(found.paths):
-            paths[number, : len(path)] = path
-        _save(npz, **walk_text.arrays(found), **missing, paths=paths)
-    elif form == "json":
-        facts = walk_text.mapping_facts(mmu, found, start, end)
-        runs = walk_text.run_objects(mmu, found)
-        write_json(source.facts() | {"partial": list(partial)} | facts, runs=runs)
-    elif form == "csv":
-        walk_text.print_run_csv(mmu, found)
-    else:
-        walk_text.print_runs(Console(highlight=False), source, found)
-    tell(partial, source)
-    return int(bool(partial))
-
-
 def _count(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", text) or not int(text):
         raise ConfigurationError(f"--limit: found {text[:40]!r}, expected a whole number, 1 to 999999999")
     return int(text)
-
-
-def _save(npz: Output, /, **arrays: np.ndarray) -> None:
-    with npz.writing() as file:
-        np.savez(file, allow_pickle=False, **arrays)

@@ -26,15 +26,15 @@ from vmcore.texts.trace import ALLOC, FREE, Trace
 from vmcore.texts.vmallocinfo import VmallocinfoEntry
 from vmcore.wording import counted
 
-DEADLY: Final = (KernelBug, KernelOops, KernelDead)  #: what a kernel does not survive
-BACKINGS: Final = ("frames", "ioremap", "stand_in", "vmap")  #: what can be behind an area
-_IOREMAP, _ALLOC, _MAP = int(VM.IOREMAP), int(VM.ALLOC), int(VM.MAP)
+DEADLY: Final = (KernelBug, KernelOops, KernelDead)  #: errors that end a kernel
+BACKINGS: Final = ("frames", "ioremap", "stand_in", "vmap")  #: the pages that can be behind an area
+_IOREMAP, _ALLOC, _VMAP = int(VM.IOREMAP), int(VM.ALLOC), int(VM.MAP)
 _HIGHUSER: Final = GFP_KERNEL | int(GFP.HIGHMEM)
-_MAPPED: Final = frozenset(("ioremap", "vmap", "dma-coherent", "vm_map_ram"))  # their pages are somebody else's
+_MAPPED: Final = frozenset(("ioremap", "vmap", "dma-coherent", "vm_map_ram"))  # their pages are not vmalloc's
 
 
 class _Refused(KernelFailure):
-    """A request the port cannot be asked, or an answer of it that is no success."""
+    """A request that the port does not take, or an area that it returns outside its window."""
 
     def __init__(self, reason: str, message: str) -> None:
         self.reason = reason
@@ -43,16 +43,16 @@ class _Refused(KernelFailure):
 
 @frozen
 class Route:
-    """How the allocations of one kind of window are made on this machine.
+    """Arguments for allocations in one kind of window on this machine.
 
     Attributes:
-        window: where: "vmalloc" or "modules".
-        start: first address searched.
-        end: what the search is given as its end.
-        limit: first address behind the window; an ``end`` that is the last byte is one less.
-        gfp: of the pages.
-        prot: of the mapping.
-        limited: whether num_physpages is looked at, as __vmalloc_node() and vmap() do.
+        window: "vmalloc" or "modules".
+        start: First address searched.
+        end: End as the search takes it.
+        limit: First address behind the window; an ``end`` that is the last byte is one less.
+        gfp: Flags for the pages.
+        prot: Protection of the mapping.
+        limited: Whether num_physpages limits the size, as in __vmalloc_node() and vmap().
     """
 
     window: str
@@ -83,7 +83,7 @@ class Requests:
     Attributes:
         kernel: The machine.
         given: Line of an allocation to the vmallocinfo entry of an area that owns no pages.
-        backing: What is behind the areas made so far, of `BACKINGS`.
+        backing: Areas made so far, by `BACKINGS`.
     """
 
     kernel: Kernel
@@ -91,10 +91,10 @@ class Requests:
     backing: Counter[str] = field(factory=Counter)
 
     def make(self, line: int, asked: int, size: int, align: int, route: Route) -> VmStruct:
-        """Make an area with its pages, as its kind is made.
+        """Make an area with its pages, by the calls that its kind needs.
 
         Raises:
-            KernelFailure: it failed; nothing of it is left.
+            KernelFailure: The allocation failed; nothing of it is left.
         """
         kernel = self.kernel
         if not asked:
@@ -102,7 +102,7 @@ class Requests:
         if size > kernel.arch.word_mask:
             raise _Refused("size", f"{size:#x} bytes do not fit an unsigned long of {kernel.arch.word_bits} bits")
         entry = self.given.get(line)
-        flags = _ALLOC if entry is None else _IOREMAP if "ioremap" in entry.kinds else _MAP
+        flags = _ALLOC if entry is None else _IOREMAP if "ioremap" in entry.kinds else _VMAP
         if route.limited and flags != _IOREMAP:
             kernel.check_num_physpages((size >> kernel.arch.page_shift) - 1)
         area = self._reserve(asked, flags, align, route)
@@ -114,7 +114,7 @@ class Requests:
         return area
 
     def _reserve(self, asked: int, flags: int, align: int, route: Route) -> VmStruct:
-        """Get an area inside its window: where the C looks at ``end`` too late, take it back."""
+        """Get an area, and remove it again if it lies outside its window: the C code looks at ``end`` too late."""
         kernel = self.kernel
         area = kernel.raw_get_vm_area_node(asked, flags, route.start, route.end, ANY_NODE, route.gfp, align)
         if route.start <= area.addr and area.addr + area.size <= route.limit:
@@ -155,7 +155,7 @@ def _ioremap_protection(kernel: Kernel) -> int:
 
 
 def reason_of(error: KernelFailure) -> str:
-    """Return which of `vmcore.replay.report.REASONS` a failure is."""
+    """Return which of `vmcore.replay.result.REASONS` a failure is."""
     if isinstance(error, _Refused):
         return error.reason
     if isinstance(error, OutOfMemory):
@@ -165,7 +165,7 @@ def reason_of(error: KernelFailure) -> str:
     return {OutOfVmallocSpace: "space", InvalidSize: "size"}[type(error)]
 
 
-# ---- what vmallocinfo knows
+# ---- areas of vmallocinfo
 
 
 def _live_at_end(trace: Trace) -> dict[int, tuple[int, int]]:
@@ -186,10 +186,10 @@ def join(trace: Trace, entries: Sequence[VmallocinfoEntry]) -> tuple[dict[int, V
     """Find the allocations of areas that own no pages.
 
     Returns:
-        Line of the allocation to its entry, and what is to be said of the join.
+        Line of the allocation to its entry, and sentences for people about the join.
 
     Raises:
-        TraceError: fewer than half of the live areas are in both: they are of two boots.
+        TraceError: Fewer than half of the live areas are in both, as with files of two boots.
     """
     live, known = _live_at_end(trace), {entry.start: entry for entry in entries}
     both = {addr: line for addr, (line, size) in live.items() if addr in known and known[addr].size == size}

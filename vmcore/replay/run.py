@@ -1,6 +1,6 @@
-"""Replay the vmalloc events of a traced kernel on another: what fits, where it ends, what it costs.
+"""Replay the vmalloc events of a traced kernel on another kernel, and count failures and costs.
 
-The rules, and what is assumed where a trace says nothing, are in docs/replay.md.
+docs/replay.md has the rules, and the assumptions where a trace says nothing.
 """
 
 from __future__ import annotations
@@ -15,21 +15,23 @@ from typing import Any, Final
 import numpy as np
 from attrs import define, field
 
+from vmcore.architecture import LayoutRequest
 from vmcore.cpu.cpu import Cpu
 from vmcore.errors import KernelFailure, PageFault
 from vmcore.kernel import Kernel
 from vmcore.placement.arealist import VmStruct
-from vmcore.replay.report import (
+from vmcore.replay.requests import BACKINGS, DEADLY, Requests, Route, join, reason_of, routes
+from vmcore.replay.result import (
     Coherence,
-    Events,
+    EventCounts,
     Failure,
-    Report,
+    ReplayResult,
     Space,
     describe_layout,
     describe_source,
     flush_counts,
 )
-from vmcore.replay.requests import BACKINGS, DEADLY, Requests, Route, join, reason_of, routes
+from vmcore.replay.window import LargerWindow, find_larger_window
 from vmcore.texts.trace import ALLOC, FREE, Trace
 from vmcore.texts.vmallocinfo import VmallocinfoEntry
 from vmcore.units import format_size
@@ -42,7 +44,7 @@ Progress = Callable[[int, int], object]
 
 @define(eq=False)
 class _Replay:
-    """One replay: the machine, what lives on it, and what is counted."""
+    """A replay under way: the machine, the areas that live on it, and the counts."""
 
     trace: Trace
     kernel: Kernel
@@ -83,7 +85,7 @@ class _Replay:
         return {"free": free, "largest_hole": hole, "fragmentation": 1 - hole / free if free else 0.0}
 
     def leave_peak(self) -> None:
-        """Measure the peak, as long as the areas are those of it."""
+        """Measure the holes at the peak before its areas change."""
         if self.at_peak is not None:
             line, areas, size = self.at_peak
             self.peak = Space(line=line, areas=areas, bytes=size, **self._holes(self.routes[0]))
@@ -106,7 +108,7 @@ class _Replay:
             self.skipped["not_reached"] = total - done
 
     def _stretch(self, rows: Iterator[tuple[int, ...]], count: int) -> int:
-        """Replay up to ``count`` events; return how many."""
+        """Replay up to ``count`` events, and return how many were replayed."""
         done, self.highest = 0, (-1, 0, 0)
         for line, kind, addr, size, align, window, failed, _ in islice(rows, count):
             done, self.line = done + 1, line
@@ -174,13 +176,13 @@ class _Replay:
             self.stopped = f"line {self.line}: the first failure"
 
     def found(self) -> Coherence | None:
-        """Return what a coherence checker found; None: there is none."""
+        """Return the findings of the coherence checker, or None if the kernel has no checker."""
         return None
 
 
 @define(eq=False)
 class _Checked(_Replay):
-    """A replay that the coherence checker watches: events run on the trace's CPUs, and areas are touched."""
+    """A replay under the coherence checker: events run on the CPUs of the trace, and areas are touched."""
 
     touched: int = 0
     _cpus: dict[int, int] = field(init=False)
@@ -204,7 +206,7 @@ class _Checked(_Replay):
     def _touch(self, cpu: Cpu, area: VmStruct) -> None:
         """Load from, store to and load from the first and the last page of an area.
 
-        Each store is of bytes of its own (event, page number): an old copy of equal bytes would not be stale.
+        Each store has bytes of its own (event, page number), because an old copy of equal bytes is not stale.
         """
         page = self.kernel.page_size
         for at in sorted({area.addr, area.addr + area.size - 2 * page}):
@@ -216,7 +218,7 @@ class _Checked(_Replay):
         self.touched += 1
 
     def found(self) -> Coherence | None:
-        """Return what the checker found."""
+        """Return the findings of the checker."""
         checker = self.kernel.coherence
         assert checker is not None
         return Coherence(touched=self.touched, reports=tuple(checker.reports), repeated=checker.repeated)
@@ -251,13 +253,14 @@ def replay(
     *,
     stop: bool = False,
     vmallocinfo: Sequence[VmallocinfoEntry] | None = None,
+    request: LayoutRequest | None = None,
     progress: Progress | None = None,
-) -> Report:
+) -> ReplayResult:
     """Replay a trace on a kernel.
 
-    A failure is noted and the replay goes on; the free of what failed is skipped. On a kernel with a coherence
-    checker events run on the CPUs of the trace, modulo those there are, and the first and last page of each area
-    with page frames of its own is loaded from and stored to.
+    The replay goes on after a failure, and skips the free of an area that failed. On a kernel with a coherence
+    checker, events run on the CPUs of the trace (modulo the number of CPUs here), and the first and last page of
+    each area with page frames of its own are loaded from and stored to.
 
     Args:
         trace: Checked, see `vmcore.texts.trace.read_trace`.
@@ -265,10 +268,9 @@ def replay(
         stop: End at the first failure.
         vmallocinfo: /proc/vmallocinfo of the traced kernel, read after the trace: areas of ioremap and vmap
             that live at the end are mapped without page frames of their own.
-        progress: Called up to `SAMPLES` times with the events done and all there are.
-
-    Returns:
-        What was found.
+        request: The request that the kernel was laid out for. Where areas do not fit into its vmalloc window, the
+            replay then looks for a larger ``vmalloc=``.
+        progress: Called up to `SAMPLES` times with the number of events done and of all events.
 
     Raises:
         TraceError: ``vmallocinfo`` is not of this trace.
@@ -276,38 +278,56 @@ def replay(
     given, said = join(trace, vmallocinfo) if vmallocinfo is not None else ({}, [])
     kind = _Replay if kernel.coherence is None else _Checked
     run = kind(trace, kernel, Requests(kernel, given), stop)
-    tables, nodes = dict(kernel.init_mm.tables), kernel.vmlist.nodes_visited
-    before = flush_counts(kernel)
+    before = _costs(kernel)
     started = perf_counter()
     run.run(progress)
     seconds = perf_counter() - started
-    return Report(
+    return ReplayResult(
         source=describe_source(trace),
         arch=kernel.arch.name,
         layout=describe_layout(kernel),
-        events=Events(
+        events=EventCounts(
             read=len(trace.events),
-            alloc=run.counts["alloc"],
-            free=run.counts["free"],
-            purge=run.counts["purge"],
             skipped=dict(run.skipped),
+            **{name: run.counts[name] for name in ("alloc", "free", "purge")},
         ),
         peak=run.peak,
         end=run.space(),
         most_areas=dict(zip(("line", "areas"), run.most_areas, strict=True)),
         demand=dict(zip(("line", "bytes"), run.demand, strict=True)),
         samples=run.samples,
-        tables={level: n - tables[level] for level, n in kernel.init_mm.tables.items()},
-        flushes={
-            name: {key: n - before[name][key] for key, n in of.items()}
-            for name, of in flush_counts(kernel).items()
-        },
-        nodes_visited=kernel.vmlist.nodes_visited - nodes,
+        **_since(before, _costs(kernel)),
         capped_alignments=run.counts["capped"],
         backing={kind: run.requests.backing[kind] for kind in BACKINGS},
         assumptions=_assumptions(run, said),
         failures=run.failures,
         stopped=run.stopped,
+        larger_window=_larger_window(run, request),
         seconds=seconds,
         coherence=run.found(),
     )
+
+
+def _costs(kernel: Kernel) -> dict[str, Any]:
+    """Return the counts of a kernel that a replay reports, so far."""
+    return {
+        "tables": dict(kernel.init_mm.tables),
+        "flushes": flush_counts(kernel),
+        "nodes_visited": kernel.vmlist.nodes_visited,
+    }
+
+
+def _since(before: Any, after: Any) -> Any:
+    """Subtract counts of the same keys."""
+    if isinstance(after, dict):
+        return {key: _since(before[key], value) for key, value in after.items()}
+    return after - before
+
+
+def _larger_window(run: _Replay, request: LayoutRequest | None) -> LargerWindow | None:
+    """Look for a larger vmalloc= where the vmalloc window was too small."""
+    small = any(failure.reason in ("space", "end") and failure.window == "vmalloc" for failure in run.failures)
+    if request is None or not small:
+        return None
+    size = run.kernel.layout.vmalloc.size
+    return find_larger_window(run.kernel.arch, request, max(run.demand[1], size + 1))

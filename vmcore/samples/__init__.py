@@ -9,9 +9,10 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
-from attrs import fields, frozen
+from attrs import asdict, fields, frozen
 
 from vmcore.errors import VmcoreError
+from vmcore.facts import Facts, Key, Schema, Shape
 
 _DATA = files(__name__).joinpath("data")
 
@@ -43,7 +44,7 @@ class DumpSample:
 
     Attributes:
         name: Name for ``dump_file``.
-        description: One line on the machine and what of its RAM is there.
+        description: One line on the machine and the part of its RAM that is there.
         kernel: Release and package of the kernel.
         record: Architecture whose tables are in it.
         pages: Pages of RAM in it.
@@ -62,20 +63,53 @@ class DumpSample:
 
 Record = TypeVar("Record", Sample, DumpSample)
 
+_ABOUT = (
+    Key("name", "string", "Name behind `sample:`."),
+    Key("description", "string", "One line about the machine and its load."),
+    Key("kernel", "string", "Release and package of the kernel."),
+)
+_SOURCE = Key("source", "string", "Where the data come from, and under which terms.")
+SCHEMA = Schema(
+    "vmcore.samples/1",
+    "vmcore samples",
+    "The traces and RAM dumps that ship with the package, each in order of name.",
+    (
+        Key("samples", "list of object", "The traces.", shape=Shape(
+            "sample of a trace",
+            (
+                *_ABOUT,
+                Key("architecture", "list of string", "Words about the traced machine."),
+                Key("events", "number", "Vmalloc events in it."),
+                _SOURCE,
+            ),
+        )),
+        Key("dumps", "list of object", "The RAM dumps.", shape=Shape(
+            "sample of a RAM dump",
+            (
+                *_ABOUT,
+                Key("record", "string", "Architecture that reads its page tables."),
+                Key("pages", "number", "Pages of RAM in it.", "pages"),
+                Key("areas", "number", "Areas in its /proc/vmallocinfo."),
+                _SOURCE,
+            ),
+        )),
+    ),
+)  # fmt: skip
+
 
 def read_manifest(data: bytes, file: str, record: type[Record]) -> dict[str, Record]:
     """Read a manifest of samples: a TOML table for each, with the fields of its record but the name.
 
     Args:
-        data: the text, UTF-8.
-        file: its name in messages.
-        record: what each table describes.
+        data: The text, UTF-8.
+        file: Its name in messages.
+        record: Class of the records.
 
     Returns:
         Name to sample, in the order of the file.
 
     Raises:
-        VmcoreError: It is no TOML, or a table has other fields than its record.
+        VmcoreError: It is not TOML, or a table has other fields than its record.
     """
     try:
         tables = tomllib.loads(data.decode())
@@ -97,13 +131,36 @@ def _record_of(file: str, name: str, table: object, record: type[Record]) -> Rec
             fits = isinstance(values[key], list) and all(isinstance(word, str) for word in values[key])
             values[key] = tuple(values[key]) if fits else ()
         if not fits:
-            raise _odd(file, f"{name}.{key}", repr(table[key]), "what its field is: a text, a number or words")
+            raise _odd(file, f"{name}.{key}", repr(table[key]), "the type of its field: a text, a number or words")
     return record(name=name, **values)
 
 
 def _odd(file: str, where: str, found: str, expected: str) -> VmcoreError:
     shown = found if len(found) <= 200 else f"{found[:200]}..."
     return VmcoreError(f"{file}: {where[:80]!r}: found {shown}, expected {expected}; install the package again")
+
+
+@frozen
+class SampleList:
+    """List all samples.
+
+    Attributes:
+        traces: Traces, in order of name.
+        dumps: RAM dumps, in order of name.
+    """
+
+    traces: tuple[Sample, ...]
+    dumps: tuple[DumpSample, ...]
+
+    def facts(self) -> Facts:
+        """Return the object that `SCHEMA` describes."""
+        traces = [asdict(trace) | {"architecture": list(trace.architecture)} for trace in self.traces]
+        return SCHEMA.facts(samples=traces, dumps=[asdict(dump) for dump in self.dumps])
+
+
+def list_samples() -> SampleList:
+    """List the traces and RAM dumps that ship with the package."""
+    return SampleList(tuple(map(describe, names())), tuple(map(describe_dump, dumps())))
 
 
 def names() -> list[str]:
@@ -123,7 +180,7 @@ def describe(name: str) -> Sample:
         name: One of ``names()``.
 
     Returns:
-        What ``samples.toml`` says of it.
+        Its entry in ``samples.toml``.
 
     Raises:
         VmcoreError: No trace has this name.
@@ -138,7 +195,7 @@ def describe_dump(name: str) -> DumpSample:
         name: One of ``dumps()``.
 
     Returns:
-        What ``dumps.toml`` says of it.
+        Its entry in ``dumps.toml``.
 
     Raises:
         VmcoreError: No dump has this name.
@@ -210,7 +267,7 @@ def open_vmcoreinfo(name: str) -> BinaryIO:
 
 
 def paths(name: str) -> tuple[Path, ...]:
-    """Return the files of a sample; none if the package is not a folder of files."""
+    """Return the files of a sample, or nothing if the package is not a folder of files."""
     return tuple(path for path in (Path(__file__).parent / "data").glob("*") if path.name.startswith(f"{name}."))
 
 
@@ -236,11 +293,11 @@ def _find(known: Mapping[str, Record], name: str) -> Record:
     if name in known:
         return known[name]
     expected = f"expected one of {', '.join(sorted(known))}"
-    for others, what, commands in (
+    for others, kind, commands in (
         (_traces(), "trace", "vmcore replay"), (_ram_dumps(), "RAM dump", "vmcore walk and vmcore audit"),
     ):  # fmt: skip
         if name in others:
-            raise VmcoreError(f"sample {name!r} is a {what}, for {commands}; {expected}")
+            raise VmcoreError(f"sample {name!r} is a {kind}, for {commands}; {expected}")
     nearest = get_close_matches(name, known, n=1)
     guess = f"; did you mean {nearest[0]!r}?" if nearest else ""
     raise VmcoreError(f"no sample {name!r}, {expected}{guess}")

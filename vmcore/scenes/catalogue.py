@@ -1,7 +1,7 @@
 """Short named scenes that show what breaks when a flush, a sync or a handler is missing, on any architecture.
 
-A scene is played twice: with one link symbol replaced by nothing, and with the architecture's own. What comes out
-otherwise is the difference; where nothing does, the scene says why nothing goes wrong on that machine.
+A scene is played twice: with one link symbol replaced by nothing, and with the architecture's own. The steps that
+come out differently are the difference. Where there are none, the scene says why nothing goes wrong there.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any
 from attrs import frozen
 
 from vmcore.architecture import Architecture
-from vmcore.coherence.report import Report
 from vmcore.errors import ConfigurationError, choices
 from vmcore.hookspecs import hookimpl
 from vmcore.kernel import Kernel
@@ -22,10 +21,11 @@ from vmcore.linking import weak
 from vmcore.linking.registry import Registry
 from vmcore.linking.selection import select
 from vmcore.scenes.flush import guard_page_overrun, lost_dirty_line, missing_tlb_flush, use_after_vfree, vivt_alias
-from vmcore.scenes.stage import Stage, Step, modelled
+from vmcore.scenes.result import Difference, Performance, Play, SceneList, SceneStep
+from vmcore.scenes.stage import Stage, modelled
 from vmcore.scenes.sync import lazy_sync, sync_all
 
-_TLB, _MAP, _UNMAP = "flush_tlb_kernel_range", "flush_cache_vmap", "flush_cache_vunmap"
+_TLB, _CACHE_MAP, _CACHE_UNMAP = "flush_tlb_kernel_range", "flush_cache_vmap", "flush_cache_vunmap"
 _SYNC, _FAULT = "vmalloc_sync_all", "vmalloc_fault"
 _WEAK = {_SYNC: weak.vmalloc_sync_all, _FAULT: weak.vmalloc_fault}
 
@@ -35,12 +35,12 @@ class Scene:
     """A scene.
 
     Attributes:
-        name: what users type.
-        title: one line.
-        story: what one has to know to follow it.
-        symbol: the link symbol it is about.
-        play: does it, step by step.
-        harmless: says of the kernel of the full play why nothing goes wrong without the symbol.
+        name: Name that users type.
+        title: One line about it.
+        story: Background that readers need.
+        symbol: Link symbol that it is about.
+        play: Plays it, step by step.
+        harmless: Returns, for the kernel of the full play, why nothing goes wrong without the symbol.
     """
 
     name: str
@@ -49,56 +49,6 @@ class Scene:
     symbol: str
     play: Callable[[Stage], None]
     harmless: Callable[[Kernel], str]
-
-
-@frozen
-class Play:
-    """One run of a scene.
-
-    Attributes:
-        left_out: the symbol that was replaced by nothing; "": none.
-        steps: in order.
-        reports: of the coherence checker.
-        repeated: how many more there were of the same.
-    """
-
-    left_out: str
-    steps: tuple[Step, ...]
-    reports: tuple[Report, ...]
-    repeated: int
-
-
-@frozen
-class Difference:
-    """A step that came out differently; ``number`` counts from 1."""
-
-    number: int
-    text: str
-    without: str
-    with_it: str
-
-
-@frozen
-class Performance:
-    """Both plays of a scene on one machine.
-
-    Attributes:
-        scene: which.
-        arch: name of the architecture.
-        cpus: how many.
-        without: the symbol was left out.
-        complete: it was there.
-        difference: the steps that came out differently.
-        why: why nothing goes wrong here; "" where there is a difference.
-    """
-
-    scene: Scene
-    arch: str
-    cpus: int
-    without: Play
-    complete: Play
-    difference: tuple[Difference, ...]
-    why: str
 
 
 # ---- why nothing goes wrong
@@ -125,7 +75,7 @@ def _no_cache_difference(kernel: Kernel) -> str:
             "the data caches of this machine find a line by its physical address: a frame is in them once, "
             "whatever address it is used by, and needs no flush"
         )
-    for symbol in (_MAP, _UNMAP):
+    for symbol in (_CACHE_MAP, _CACHE_UNMAP):
         if _is_weak(kernel, symbol):
             return _nothing_to_leave_out(kernel, symbol)
     return "both addresses of the frame have the same cache colour, and so the same line"
@@ -141,7 +91,7 @@ def _shared(kernel: Kernel) -> str:
     level = kernel.arch.levels[0].name
     return (
         f"no access faults: the {level} entry of every process leads to the same tables as init_mm's since the "
-        "process was created, and what is entered there is everybody's at once"
+        "process was created, and all see a new entry there at once"
     )
 
 
@@ -165,7 +115,7 @@ def _no_sync_difference(kernel: Kernel) -> str:
 
 _TLB_STORY = (
     "A CPU keeps translations it has used in its TLB (translation lookaside buffer), and does not look at the "
-    "page tables again until somebody drops them. vfree() and vunmap() clear the tables and then call "
+    "page tables again until they are dropped. vfree() and vunmap() clear the tables and then call "
     "flush_tlb_kernel_range, which drops them on every CPU. "
 )
 _CACHE_STORY = (
@@ -173,8 +123,8 @@ _CACHE_STORY = (
     "cache twice, and a store through one of them is a dirty line that the other does not see. "
 )
 _SYNC_STORY = (
-    "Each process has a root page table of its own, with a copy of the kernel's entries. What vmalloc maps later "
-    "is entered in init_mm's tables, the kernel's own, and may need an entry that the copies lack. "
+    "Each process has a root page table of its own, with a copy of the kernel's entries. Later mappings of "
+    "vmalloc are entered in init_mm's tables, the kernel's own, and may need an entry that the copies lack. "
 )
 
 SCENES: Mapping[str, Scene] = MappingProxyType(
@@ -195,7 +145,7 @@ SCENES: Mapping[str, Scene] = MappingProxyType(
                 "Two addresses of one frame that do not show the same data.",
                 _CACHE_STORY
                 + "flush_cache_vmap, called when something has been mapped, writes back what was dirty.",
-                _MAP,
+                _CACHE_MAP,
                 vivt_alias,
                 _no_cache_difference,
             ),
@@ -205,7 +155,7 @@ SCENES: Mapping[str, Scene] = MappingProxyType(
                 _CACHE_STORY
                 + "flush_cache_vunmap, called before something is unmapped, writes such lines back while "
                 "their address still leads somewhere.",
-                _UNMAP,
+                _CACHE_UNMAP,
                 lost_dirty_line,
                 _no_cache_difference,
             ),
@@ -253,14 +203,19 @@ SCENES: Mapping[str, Scene] = MappingProxyType(
 )
 
 
-# ---- playing them
+# ---- the jobs
+
+
+def list_scenes() -> SceneList:
+    """List the scenes."""
+    return SceneList(tuple(SCENES.values()))
 
 
 def leave_out(symbol: str) -> object:
-    """Return a plugin that replaces one link symbol by the one that does nothing."""
+    """Return a plugin that replaces one link symbol by a function that does nothing."""
 
     def hook(self: object, arch: Architecture) -> Any:
-        yield  # the symbol of the architecture, which is not used
+        yield  # the architecture's symbol is not used
         return _WEAK.get(symbol, weak.flush_nothing)
 
     return type("LeaveOut", (), {f"vmcore_{symbol}": hookimpl(wrapper=True)(hook)})()
@@ -276,19 +231,20 @@ def perform(
     registry: Registry | None = None,
     **machine: Any,
 ) -> Performance:
-    """Play a scene on two kernels, one without the symbol it is about.
+    """Play a scene on two kernels, one without the symbol that it is about.
 
     Args:
-        name: of `SCENES`.
-        arch: as of `Kernel`, as are the arguments below.
-        cpus: how many; where nobody says, 2 if the record allows it.
-        block: plugins to leave out.
-        listeners: for both kernels.
-        registry: plugins that are loaded already.
+        name: Name of a scene in `SCENES`.
+        arch: Architecture, as for `Kernel`; so are the arguments below.
+        cpus: Number of CPUs; where it is not chosen, 2 if the record allows it.
+        block: Plugins to leave out.
+        listeners: Listeners for both kernels.
+        registry: Plugins that are loaded already.
         **machine: ``ram``, ``vmalloc``, ``platform``, ``nodes``.
 
     Raises:
-        ConfigurationError: there is no such scene; and whatever `Kernel` raises.
+        ConfigurationError: There is no such scene.
+        VmcoreError: `Kernel` refuses the machine.
     """
     if name not in SCENES:
         raise ConfigurationError(f"unknown scene {name!r}: {choices(name, SCENES, 'valid')}")
@@ -318,6 +274,6 @@ def _ended(stage: Stage) -> Play:
     return Play(stage.left_out, tuple(stage.steps), tuple(checker.reports), checker.repeated)
 
 
-def _differ(without: list[Step], complete: list[Step]) -> tuple[Difference, ...]:
+def _differ(without: list[SceneStep], complete: list[SceneStep]) -> tuple[Difference, ...]:
     pairs = enumerate(zip(without, complete, strict=True), 1)
     return tuple(Difference(n, a.text, a.outcome, b.outcome) for n, (a, b) in pairs if a.outcome != b.outcome)

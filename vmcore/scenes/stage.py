@@ -1,7 +1,7 @@
-"""The stage that scenes play on: a kernel whose every step is written down, with what each CPU sees after it.
+"""The stage that scenes play on: a kernel whose steps are recorded, each with the view of every CPU after it.
 
-Looking is not touching: what a CPU would load is worked out from its TLB, the tables, its cache and the memory,
-without a walk that fills anything.
+A view changes nothing. The bytes that a CPU would load are worked out from its TLB, the tables, its cache and the
+memory, without a walk that fills the TLB.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
-from attrs import define, field, frozen
+from attrs import define, field
 
 from vmcore.architecture import Cache
 from vmcore.cpu.cpu import Cpu
@@ -21,88 +21,16 @@ from vmcore.kernel import Kernel
 from vmcore.paging.mm import Mm
 from vmcore.paging.mmu import Mmu
 from vmcore.paging.rights import CACHED, READ, Rights
+from vmcore.scenes.result import CpuView, EntryView, SceneStep
 from vmcore.wording import counted
 
-WORD = 5  #: bytes of what scenes store and load
-_MAP = int(VM.MAP)
+WORD = 5  #: bytes that scenes store and load at a time
+_VM_MAP = int(VM.MAP)
 Result = TypeVar("Result")
 
 
-@frozen
-class View:
-    """What one CPU has of one address, and what a load there would give.
-
-    Attributes:
-        place: the scene's name of the address.
-        address: virtual, bytes.
-        cpu: number of the CPU.
-        process: number of the process it runs; 0: init_mm.
-        tlb: where its TLB says the page is, physical; -1: it keeps that nothing is there; None: no entry.
-        tables: where the tables it runs on say the page is, physical; None: nowhere.
-        line: the bytes its data cache has for the address; None: none.
-        dirty: whether memory lacks those bytes.
-        memory: the bytes of the frame a load would come to; None: it comes to none.
-        gives: what a load gives; None: it faults.
-        stale: its TLB says otherwise than init_mm's tables.
-    """
-
-    place: str
-    address: int
-    cpu: int
-    process: int
-    tlb: int | None
-    tables: int | None
-    line: bytes | None
-    dirty: bool
-    memory: bytes | None
-    gives: bytes | None
-    stale: bool
-
-
-@frozen
-class EntryView:
-    """A page-table entry of init_mm (process 0) or of a process, before and after a step.
-
-    Attributes:
-        process: whose tables.
-        level: name of the level.
-        index: which entry of its table.
-        address: physical, bytes; of the first word.
-        word_bytes: bytes of a word.
-        before: its words.
-        after: its words.
-    """
-
-    process: int
-    level: str
-    index: int
-    address: int
-    word_bytes: int
-    before: tuple[int, ...]
-    after: tuple[int, ...]
-
-
-@frozen
-class Step:
-    """One thing that is done.
-
-    Attributes:
-        text: what.
-        outcome: what came of it; "" where nothing is to be said.
-        notes: what symbols of the architecture did meanwhile.
-        views: what each CPU sees after it, of every place the scene has named.
-        entries: the page-table entries the scene is about, where there are any.
-    """
-
-    text: str
-    outcome: str
-    notes: tuple[str, ...]
-    views: tuple[View, ...]
-    entries: tuple[EntryView, ...]
-
-
 def quoted(data: bytes | None) -> str:
-    """Write bytes for people."""
+    """Write bytes for people: "-" for None, "zeros", text in quotes, or hex digits."""
     if data is None:
         return "-"
     if not any(data):
@@ -110,13 +38,13 @@ def quoted(data: bytes | None) -> str:
     return f'"{data.decode()}"' if data.isascii() and data.decode().isprintable() else data.hex()
 
 
-def _did(action: FlushAction) -> str:
+def _action_text(action: FlushAction) -> str:
     cpus = counted(action.cpus, "CPU")
     if action.unit == "cache":
         held = f", which held {counted(action.dropped, 'line')}" if action.dropped else ""
         return f"cleans and empties the cache of {cpus}{held}"
-    what = "the whole TLB" if action.scope == "all" else "these pages from the TLB"
-    return f"drops {what} on {cpus}, {counted(action.dropped, 'entry', 'entries')}"
+    dropped = "the whole TLB" if action.scope == "all" else "these pages from the TLB"
+    return f"drops {dropped} on {cpus}, {counted(action.dropped, 'entry', 'entries')}"
 
 
 def modelled(cache: Cache | None) -> bool:
@@ -126,19 +54,19 @@ def modelled(cache: Cache | None) -> bool:
 
 @define(eq=False)
 class Stage:
-    """One kernel, and what was done on it.
+    """One kernel, and the steps taken on it.
 
     Attributes:
-        kernel: with a coherence checker.
-        left_out: the symbol that is replaced by nothing in this play; "": none.
-        steps: done so far.
-        places: the addresses that every step shows, by name.
+        kernel: A kernel with a coherence checker.
+        left_out: Symbol that is replaced by nothing in this play; "": none.
+        steps: Steps so far.
+        addresses: Addresses that every step shows, by the name of the place.
     """
 
     kernel: Kernel
     left_out: str = ""
-    steps: list[Step] = field(factory=list)
-    places: dict[str, int] = field(factory=dict)
+    steps: list[SceneStep] = field(factory=list)
+    addresses: dict[str, int] = field(factory=dict)
     _watched: dict[tuple[int, int], tuple[int, ...]] = field(factory=dict)
     _about: int | None = None
 
@@ -147,115 +75,126 @@ class Stage:
         """Numbers of the CPUs."""
         return range(len(self.kernel.cpus))
 
-    # ---- doing
+    # ---- steps
 
     def act(
         self,
         text: str,
         action: Callable[[], Result],
-        told: Callable[[Result], str] | None = None,
+        outcome: Callable[[Result], str] | None = None,
         note: Callable[[], str] | None = None,
     ) -> Result:
-        """Do something that cannot fault, and write it down.
+        """Do something that cannot fault, and record it.
 
         Args:
-            text: what is done.
-            action: does it.
-            told: what to say of its result.
-            note: what to say of symbols afterwards.
+            text: The action, for people.
+            action: Does it.
+            outcome: Makes the outcome of the step from the result.
+            note: Makes a note about symbols afterwards.
+
+        Returns:
+            The result of *action*.
         """
         called = self._calls()
         result = action()
-        self._write_down(text, "" if told is None else told(result), called, "" if note is None else note())
+        self._record(text, "" if outcome is None else outcome(result), called, "" if note is None else note())
         return result
 
     def load(self, cpu: int, place: str) -> bytes | None:
-        """Load `WORD` bytes on a CPU; None: it faulted."""
+        """Load `WORD` bytes on a CPU, and return them, or None if the load faulted."""
         one, called = self.kernel.cpus[cpu], self._calls()
         repaired, data = one.faults.repaired, None
         try:
-            data = one.load(self.places[place], WORD)
+            data = one.load(self.addresses[place], WORD)
             outcome = quoted(data)
         except PageFault as fault:
             outcome = f"page fault: {fault.why}"
         if one.faults.repaired > repaired:
             outcome += ", after a fault that vmalloc_fault repaired"
-        self._write_down(f"CPU {cpu} loads from {place}", outcome, called)
+        self._record(f"CPU {cpu} loads from {place}", outcome, called)
         return data
 
     def store(self, cpu: int, place: str, data: bytes) -> bool:
-        """Store bytes on a CPU; False: it faulted."""
+        """Store bytes on a CPU, and return whether the store did not fault."""
         called, stored = self._calls(), True
         try:
-            self.kernel.cpus[cpu].store(self.places[place], data)
+            self.kernel.cpus[cpu].store(self.addresses[place], data)
             outcome = "stored"
         except PageFault as fault:
             outcome, stored = f"page fault at {fault.address:#x}: {fault.why}", False
-        self._write_down(f"CPU {cpu} stores {quoted(data)} to {place}", outcome, called)
+        self._record(f"CPU {cpu} stores {quoted(data)} to {place}", outcome, called)
         return stored
 
     def _calls(self) -> int:
         return sum(count.calls for count in self.kernel.flush_counts.values())
 
-    def _write_down(self, text: str, outcome: str, called: int, note: str = "") -> None:
-        done = self._calls() - called
-        notes = [told for flush in (self.kernel.flush_log[-done:] if done else ()) if (told := self._told(flush))]
+    def _record(self, text: str, outcome: str, called: int, note: str = "") -> None:
+        calls = self._calls() - called
+        flushes = self.kernel.flush_log[-calls:] if calls else ()
+        notes = [did for flush in flushes if (did := self._flush_text(flush))]
         views = [
-            look(self.kernel, cpu, place, address)
-            for place, address in self.places.items()
+            view_of(self.kernel, cpu, place, address)
+            for place, address in self.addresses.items()
             for cpu in self.kernel.cpus
         ]
         notes += [note] if note else []
-        self.steps.append(Step(text, outcome, tuple(notes), tuple(views), self._entries()))
+        self.steps.append(SceneStep(text, outcome, tuple(notes), tuple(views), self._entries()))
 
-    def _told(self, flush: Flush) -> str:
-        """Say what a flush did; nothing where it has nothing to do."""
+    def _flush_text(self, flush: Flush) -> str:
+        """Return the actions of a flush in words, or "" where it has nothing to do."""
         if flush.symbol == self.left_out:
             return f"{flush.symbol} is left out"
-        did = ", ".join(map(_did, flush.actions))
+        did = ", ".join(map(_action_text, flush.actions))
         return f"{flush.symbol}: {did}" if did else ""
 
-    # ---- what scenes have in common
+    # ---- steps that scenes share
 
     def allocate(self, place: str, why: str, pages: int = 1) -> int:
         """Vmalloc some pages on CPU 0, and name their address."""
         size = pages * self.kernel.page_size
 
         def vmalloc() -> int:
-            self.places[place] = self.kernel.vmalloc(size)
-            return self.places[place]
+            self.addresses[place] = self.kernel.vmalloc(size)
+            return self.addresses[place]
 
         return self.act(f"CPU 0: {place} = vmalloc({size}), {why}", vmalloc, lambda at: f"{place} is {at:#x}")
 
     def map_frames(self, place: str, frames: np.ndarray, which: str, **inside: int) -> int:
-        """Vmap frames on CPU 0, and name their address; ``inside``: more names, at so many bytes."""
+        """Vmap frames on CPU 0, and name their address.
+
+        Args:
+            place: Name of the address.
+            frames: Page frames.
+            which: The frames in words, for people.
+            **inside: Further places, at this many bytes behind the address.
+        """
 
         def vmap() -> int:
-            at = self.places[place] = self.kernel.vmap(frames, len(frames), _MAP, self.kernel.page_kernel)
-            self.places |= {name: at + offset for name, offset in inside.items()}
+            at = self.addresses[place] = self.kernel.vmap(frames, len(frames), _VM_MAP, self.kernel.page_kernel)
+            self.addresses |= {name: at + offset for name, offset in inside.items()}
             return at
 
         return self.act(f"CPU 0: {place} = vmap({which}", vmap, lambda at: f"{place} is {at:#x}")
 
     def stand_behind(self) -> None:
-        """Put an area behind the last one, so that larger areas do not get the addresses in front of it."""
+        """Allocate a page behind the last area, so that no larger area gets the addresses in front of it."""
         self.kernel.vmalloc(self.kernel.page_size)
 
     def fill_frame(self, frame: int, data: bytes) -> None:
-        """Put bytes at the start of a frame, as a device would: no CPU and no cache is in between."""
+        """Write bytes to the start of a frame, as a device does: past every CPU and cache."""
         self.kernel.memory.write(frame << self.kernel.page_shift, data)
 
     def write_back(self) -> None:
-        """Have the caches written back, as the next vmalloc of anybody does where the kernel flushes them."""
-        text = "somebody calls vmalloc(), which ends in flush_cache_vmap"
+        """Trigger a write-back of the caches by allocating, because vmalloc() ends in flush_cache_vmap()."""
+        text = "CPU 0 calls vmalloc(), which ends in flush_cache_vmap"
         self.act(text, lambda: self.kernel.vmalloc(2 * self.kernel.page_size))
 
     # ---- page-table entries
 
     def watch(self, address: int) -> None:
-        """Show, from now on, the entries for an address where processes have tables of their own."""
+        """Show from now on the entries for an address at the level where processes have tables of their own."""
         self._about = address
-        self._entries()  # what they are before the next step
+        self._entries()  # remembers them as they are before the next step
 
     def _entries(self) -> tuple[EntryView, ...]:
         if self._about is None:
@@ -275,7 +214,7 @@ class Stage:
         return tuple(out)
 
     def run_processes(self) -> list[Mm]:
-        """Make two processes; each CPU runs one, a single CPU the first."""
+        """Make two processes. Each CPU runs one of them, and a single CPU runs the first."""
 
         def make() -> list[Mm]:
             made = [self.kernel.mm_alloc(), self.kernel.mm_alloc()]
@@ -292,11 +231,11 @@ def own_depth(kernel: Kernel) -> int:
     return int(kernel.arch.levels[0].prebuilt and not kernel.layout.shared_kernel_tables)
 
 
-# ---- looking
+# ---- views
 
 
-def look(kernel: Kernel, cpu: Cpu, place: str, address: int) -> View:
-    """Work out what a CPU sees at an address, without touching anything."""
+def view_of(kernel: Kernel, cpu: Cpu, place: str, address: int) -> CpuView:
+    """Work out the view of a CPU at an address, without changing anything."""
     rights = Rights(kernel.arch)
     page, inside = address & -kernel.page_size, address & kernel.page_size - 1
     process = 0 if cpu.mm is None else cpu.mm.number
@@ -310,7 +249,7 @@ def look(kernel: Kernel, cpu: Cpu, place: str, address: int) -> View:
     if physical is not None and kernel.memory.place(physical) >= 0:
         memory = kernel.memory.read(physical, WORD)
     gives = line if line is not None and flags & CACHED else memory
-    return View(
+    return CpuView(
         place=place,
         address=address,
         cpu=cpu.number,

@@ -1,4 +1,4 @@
-"""Scenes of processes whose root tables lack what the kernel has mapped since they were created."""
+"""Scenes of processes whose root tables lack kernel mappings made after the processes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _CONTENT = (b"alice", b"bobby")
 
 
 def lazy_sync(stage: Stage) -> None:
-    """Map something after two processes were created, and touch it in each."""
+    """Map two pages after two processes were created, and touch the pages in each process."""
     kernel = stage.kernel
     stage.watch(kernel.layout.vmalloc_start)
     stage.run_processes()
     area = stage.allocate("page 1", "two pages; they are entered in init_mm's tables", 2)
-    stage.places["page 2"] = area + kernel.page_size
+    stage.addresses["page 2"] = area + kernel.page_size
     stage.watch(area)
-    _fill(stage, [kernel.vmalloc_to_pfn(at) for at in stage.places.values()])
+    _fill(stage, [kernel.vmalloc_to_pfn(at) for at in stage.addresses.values()])
     _touch(stage)
 
 
@@ -36,9 +36,9 @@ def sync_all(stage: Stage) -> None:
         text,
         lambda: kernel.alloc_vm_area(2 * page),
         lambda made: f"the area is {made.addr:#x}",
-        lambda: f"{_SYNC} is left out" if stage.left_out == _SYNC else told(kernel.statics),
+        lambda: f"{_SYNC} is left out" if stage.left_out == _SYNC else statics_text(kernel.statics),
     )
-    stage.places = {"page 1": area.addr, "page 2": area.addr + page}
+    stage.addresses = {"page 1": area.addr, "page 2": area.addr + page}
     stage.watch(area.addr)
     frames = kernel.alloc_pages(2, GFP_KERNEL, ANY_NODE)
     _fill(stage, frames.tolist())
@@ -64,8 +64,8 @@ def _touch(stage: Stage) -> None:
         stage.load(cpu, "page 2")
 
 
-def told(statics: dict[str, object]) -> str:
-    """Write what vmalloc_sync_all() keeps between its calls: the entries it is done with, where it begins."""
+def statics_text(statics: dict[str, object]) -> str:
+    """Write the state that vmalloc_sync_all() keeps between calls, for example the entries it has copied."""
     parts = []
     for name, value in statics.items():
         short = name.rpartition(".")[2]

@@ -1,7 +1,7 @@
 """Check the areas of ``/proc/vmallocinfo`` against the page tables: their pages, guard pages and addresses.
 
-What is irregular is a `Finding`; where the kernel means it so (`vmcore.dump.audit.rules`), it says why. Nothing is
-counted page by page: areas and mappings are intervals.
+Each irregularity is a `Finding`, with a reason where the kernel intends it (`vmcore.dump.audit.rules`). Areas and
+mappings are intervals, so that no page is counted on its own.
 """
 
 from __future__ import annotations
@@ -9,64 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from attrs import frozen
 
+from vmcore.dump.audit.result import Audit, DumpAudit, Finding
 from vmcore.dump.audit.rules import GUARD, NONE, SOME, excuse
-from vmcore.dump.audit.windows import Window, find_windows, grow
+from vmcore.dump.audit.windows import AuditWindow, find_windows, grow
+from vmcore.dump.rooted import RootedDump
 from vmcore.errors import ArgumentError
 from vmcore.paging.mappings import LIMIT, Mappings, find_mappings
 from vmcore.paging.mmu import Mmu
 from vmcore.texts.vmallocinfo import VmallocinfoEntry
 from vmcore.units import format_size
 from vmcore.wording import counted
-
-
-@frozen
-class Finding:
-    """Something that is not as in a regular area.
-
-    Attributes:
-        start: first address concerned.
-        last: last address concerned.
-        area: the area; None: there is none.
-        problem: "pages", "guard", "count", "physical", "overlap", "stray" or "not in the dump".
-        found: what was found, for people.
-        why: why that is as it should be; None: it is odd.
-    """
-
-    start: int
-    last: int
-    area: VmallocinfoEntry | None
-    problem: str
-    found: str
-    why: str | None = None
-
-
-@frozen
-class Audit:
-    """The result.
-
-    Attributes:
-        areas: how many were checked.
-        windows: where mappings without an area were looked for.
-        findings: by address.
-        partial: why not everything could be checked.
-    """
-
-    areas: int
-    windows: tuple[Window, ...]
-    findings: tuple[Finding, ...]
-    partial: tuple[str, ...]
-
-    @property
-    def odd(self) -> tuple[Finding, ...]:
-        """What nobody can explain."""
-        return tuple(f for f in self.findings if f.why is None)
-
-    @property
-    def explained(self) -> tuple[Finding, ...]:
-        """What is irregular, and should be."""
-        return tuple(f for f in self.findings if f.why is not None)
 
 
 def audit(
@@ -80,14 +33,14 @@ def audit(
     """Check areas against page tables.
 
     Args:
-        mmu: the tables.
-        entries: the areas, in any order.
-        bounds: the window that is looked at for mappings without an area: first address and end.
-        vmalloc: VMALLOC_START and VMALLOC_END, where they are known and ``bounds`` is None.
-        limit: mappings to look at, at most.
+        mmu: The page tables.
+        entries: The areas, in any order.
+        bounds: Where to look for mappings without an area: first address and end; None: see `find_windows`.
+        vmalloc: VMALLOC_START and VMALLOC_END, each None where it is not known; not used with ``bounds``.
+        limit: Mappings to look at, at most.
 
     Raises:
-        ArgumentError: an area is not of such a machine.
+        ArgumentError: An area cannot be of such a machine.
     """
     areas = sorted(entries, key=lambda entry: (entry.start, entry.end))
     for entry in areas:
@@ -101,6 +54,24 @@ def audit(
     return Audit(len(areas), windows, tuple(findings), mapped.partial)
 
 
+def audit_dump(
+    source: RootedDump, entries: Sequence[VmallocinfoEntry], *, bounds: tuple[int, int] | None = None
+) -> DumpAudit:
+    """Check areas against the page tables in a dump.
+
+    Args:
+        source: The dump and its root; its VMCOREINFO gives VMALLOC_START and VMALLOC_END.
+        entries: The areas, in any order.
+        bounds: As for `audit`.
+
+    Raises:
+        ArgumentError: An area cannot be of such a machine.
+    """
+    info = source.info
+    known = (None, None) if info is None else (info.number("VMALLOC_START"), info.number("VMALLOC_END"))
+    return DumpAudit(source, audit(source.mmu, entries, bounds=bounds, vmalloc=known))
+
+
 def _check_entry(mmu: Mmu, entry: VmallocinfoEntry) -> None:
     page = 1 << mmu.page_shift
     if entry.start % page or entry.size % page or entry.end - 1 > mmu.word_mask:
@@ -110,7 +81,7 @@ def _check_entry(mmu: Mmu, entry: VmallocinfoEntry) -> None:
         )
 
 
-# ---- what is mapped
+# ---- the mappings
 
 
 class _Mapped:
@@ -163,7 +134,7 @@ class _Mapped:
         return max(start, int(self.virtual[n]))
 
     def elsewhere(self, start: int, last: int, physical: int) -> tuple[int, int, int] | None:
-        """Return the first mapping in a stretch that is not of the frames from ``physical`` up, and how many."""
+        """Return the first mapping in a stretch that does not lead to ``physical`` and on, and how many do not."""
         first = np.searchsorted(self.last, np.uint64(start))
         past = np.searchsorted(self.virtual, np.uint64(last), "right")
         virtual, found = self.virtual[first:past], self.physical[first:past]
@@ -171,7 +142,7 @@ class _Mapped:
         return (int(virtual[wrong[0]]), int(found[wrong[0]]), len(wrong)) if len(wrong) else None
 
     def unknown(self, start: int, last: int) -> str | None:
-        """Say why a stretch cannot be checked; None: it can."""
+        """Return why a stretch cannot be checked, or None if it can."""
         if self.stopped is not None and last >= self.stopped:
             return f"not looked at: the limit was reached at {self.stopped:#x}"
         at, low, high = self._missing
@@ -199,7 +170,7 @@ def _find(mmu: Mmu, stretches: list[tuple[int, int]], limit: int) -> Iterator[Ma
 
 
 def _areas(mmu: Mmu, areas: Sequence[VmallocinfoEntry], mapped: _Mapped) -> Iterator[Finding]:
-    """Yield what is irregular in each area."""
+    """Yield the irregularities of each area."""
     page = 1 << mmu.page_shift
     start = np.array([entry.start for entry in areas], np.uint64)
     last = np.array([entry.end - 1 for entry in areas], np.uint64)
@@ -215,7 +186,14 @@ def _areas(mmu: Mmu, areas: Sequence[VmallocinfoEntry], mapped: _Mapped) -> Iter
 
 
 def _pages(entry: VmallocinfoEntry, page: int, total: int, guarded: int) -> Iterator[Finding]:
-    """Yield what is irregular in the pages of an area; ``total`` are mapped, ``guarded`` (0, 1) as the last."""
+    """Yield the irregularities in the pages of an area.
+
+    Args:
+        entry: The area.
+        page: Bytes of a page.
+        total: Pages mapped.
+        guarded: 1 if the last page is mapped, else 0.
+    """
     room = entry.size // page - 1
     data = total - guarded
     freed = "unpurged vm_area" in entry.kinds
@@ -235,7 +213,7 @@ def _pages(entry: VmallocinfoEntry, page: int, total: int, guarded: int) -> Iter
 
 
 def _physical(entry: VmallocinfoEntry, page: int, mapped: _Mapped) -> Iterator[Finding]:
-    """Yield an area that is mapped elsewhere than it says."""
+    """Yield an area that is not mapped to the physical address that it names."""
     if entry.phys is None or entry.size == page:
         return
     if entry.phys >> 62:
@@ -256,14 +234,14 @@ def _overlaps(areas: Sequence[VmallocinfoEntry]) -> Iterator[Finding]:
     reach: VmallocinfoEntry | None = None
     for entry in areas:
         if reach is not None and entry.start < reach.end:
-            text = f"overlaps the area {reach.start:#x}-{reach.end:#x} of {reach.caller or 'nobody'}"
+            text = f"overlaps the area {reach.start:#x}-{reach.end:#x} of {reach.caller or 'no caller'}"
             yield Finding(entry.start, min(entry.end, reach.end) - 1, entry, "overlap", text)
         if reach is None or entry.end > reach.end:
             reach = entry
 
 
 def _strays(
-    mmu: Mmu, areas: Sequence[VmallocinfoEntry], windows: Sequence[Window], mapped: _Mapped
+    mmu: Mmu, areas: Sequence[VmallocinfoEntry], windows: Sequence[AuditWindow], mapped: _Mapped
 ) -> Iterator[Finding]:
     """Yield holes between areas in which something is mapped."""
     holes = list(_holes(areas, windows))
@@ -275,8 +253,8 @@ def _strays(
             yield Finding(first, high, None, "stray", text)
 
 
-def _holes(areas: Sequence[VmallocinfoEntry], windows: Sequence[Window]) -> Iterator[tuple[int, int]]:
-    """Yield first and last address of what is in a window and in no area (in order of address)."""
+def _holes(areas: Sequence[VmallocinfoEntry], windows: Sequence[AuditWindow]) -> Iterator[tuple[int, int]]:
+    """Yield the first and last address of each hole between areas, which are in order, in a window."""
     for window in windows:
         at = window.start
         for entry in areas:

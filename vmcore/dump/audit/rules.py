@@ -1,6 +1,6 @@
-"""Which areas a kernel leaves irregular on purpose, and why: known by their kind or by who made them.
+"""List the areas that a kernel leaves irregular on purpose, by their kind or their caller.
 
-Regular is an area with all pages but the last mapped, the last being the guard page.
+All pages of a regular area are mapped but the last, which is the guard page.
 """
 
 from __future__ import annotations
@@ -10,12 +10,18 @@ from typing import NamedTuple
 
 from vmcore.texts.vmallocinfo import VmallocinfoEntry
 
-#: What may be irregular: "none" or "some" of the pages are mapped; the "guard" page is mapped, or there is none.
+#: Irregularities: "none" or "some" of the pages are mapped, or the "guard" page is mapped or missing.
 NONE, SOME, GUARD = "none", "some", "guard"
 
 
 class Rule(NamedTuple):
-    """Areas that a test picks, the irregularities that are as they should be, and why."""
+    """Irregularities that are as they should be.
+
+    Attributes:
+        picks: Tells whether an area is meant.
+        excused: Irregularities that such an area may have.
+        why: The reason, for people.
+    """
 
     picks: Callable[[VmallocinfoEntry], bool]
     excused: frozenset[str]
@@ -31,11 +37,11 @@ def _of_kind(*kinds: str) -> Callable[[VmallocinfoEntry], bool]:
 
 
 def _reserved(entry: VmallocinfoEntry) -> bool:
-    """Tell whether somebody only asked for addresses: get_vm_area() without a word about what is there."""
+    """Tell whether an area is only reserved: get_vm_area() was called, and no pages are known."""
     return entry.kinds <= {"ioremap"} and entry.phys is None and not entry.pages
 
 
-#: In order; the first that picks an area and excuses what was found counts.
+#: In order: the first rule that picks an area and excuses its irregularities gives the reason.
 RULES = (
     Rule(
         _of_kind("unpurged vm_area"),
@@ -71,11 +77,11 @@ RULES = (
     Rule(
         _reserved,
         frozenset({NONE, SOME}),
-        "a reservation (get_vm_area): it names no pages, its owner maps what he needs",
+        "a reservation (get_vm_area): it names no pages, its owner maps pages when they are needed",
     ),
 )  # fmt: skip
 
 
 def excuse(entry: VmallocinfoEntry, found: frozenset[str]) -> str | None:
-    """Return why an area may be irregular in all ways that were found; None: nobody knows."""
+    """Return why an area may have all irregularities that were found, or None if no rule excuses them."""
     return next((rule.why for rule in RULES if rule.picks(entry) and found <= rule.excused), None)

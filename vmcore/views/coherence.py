@@ -1,4 +1,4 @@
-"""A report of the coherence checker, for people."""
+"""Show a report of the coherence checker."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from vmcore.views.lines import Line
+
 if TYPE_CHECKING:
     from vmcore.coherence.report import Report
 
-Line = tuple[str, str]  # style, text
 
+def report_lines(report: Report, width: int) -> Iterator[Line]:
+    """Yield the lines of a report: the finding, the missing symbol, and the events before it.
 
-def told_report(report: Report, width: int) -> Iterator[Line]:
-    """Give the lines of a report: what was found, what is missing, and what happened before."""
+    Args:
+        report: The report.
+        width: Columns of a line.
+    """
     yield "red", f"   - {report.kind}, CPU {report.cpu}, {report.address:#x}"
     for line in textwrap.wrap(report.text, width - 7, break_on_hyphens=False):
         yield "", f"       {line}"
