@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 
 class FlushAction(NamedTuple):
     """What a flush symbol did: ``unit`` "tlb" or "cache", ``scope`` "all" or "pages", on how many CPUs.
@@ -32,3 +34,10 @@ class Flush(NamedTuple):
     def __repr__(self) -> str:
         did = ", ".join(map(str, self.actions)) or "nothing to do"
         return f"<{self.symbol} cpu {self.cpu} {self.start:#x}..{self.end:#x}: {did}>"
+
+
+def readonly(array: np.ndarray) -> np.ndarray:
+    """Return a view of an array that cannot be written through, for the argument of an event."""
+    view = array.view()
+    view.flags.writeable = False
+    return view

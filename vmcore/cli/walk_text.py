@@ -17,7 +17,7 @@ from vmcore.cli.dump_options import Source
 from vmcore.cli.output import echo, echo_lines
 from vmcore.paging.mappings import Mappings
 from vmcore.paging.mmu import End, Mmu, Walk, Walks
-from vmcore.paging.runs import Runs, merge, repeats
+from vmcore.paging.runs import MappingRuns, merge, repeats
 from vmcore.units import format_size
 from vmcore.wording import counted
 
@@ -147,7 +147,7 @@ def _rows(*columns: np.ndarray) -> Iterator[tuple[int, ...]]:
         yield from zip(*(column[at : at + _BLOCK].tolist() for column in columns), strict=True)
 
 
-def _kind(mmu: Mmu, runs: Runs, key: tuple[int, ...]) -> dict[str, Any]:
+def _kind(mmu: Mmu, runs: MappingRuns, key: tuple[int, ...]) -> dict[str, Any]:
     """Return what many runs share, by names of `RUN_COLUMNS`."""
     shift, depth, leaf, flags, path = key
     level = mmu.levels[depth]
@@ -161,7 +161,7 @@ def _kind(mmu: Mmu, runs: Runs, key: tuple[int, ...]) -> dict[str, Any]:
     }
 
 
-def _run_texts(mmu: Mmu, runs: Runs, row: str, end: Callable[[dict[str, Any]], str]) -> Iterator[str]:
+def _run_texts(mmu: Mmu, runs: MappingRuns, row: str, end: Callable[[dict[str, Any]], str]) -> Iterator[str]:
     """Yield a line for each run: five numbers in the format ``row``, and what ``end`` makes of its kind."""
     known: dict[tuple[int, ...], str] = {}
     columns = (runs.virtual, runs.physical, runs.size, runs.count, runs.shift, runs.depth, runs.leaf, runs.flags,
@@ -245,7 +245,7 @@ def print_runs(console: Console, source: Source, found: Mappings) -> None:
 class _Kinds:
     """The different bits that runs have, numbered in order of their first use."""
 
-    def __init__(self, mmu: Mmu, runs: Runs) -> None:
+    def __init__(self, mmu: Mmu, runs: MappingRuns) -> None:
         self._levels, self._paths = mmu.levels, runs.paths
         _, code = np.unique(runs.flags, return_inverse=True)  # one number a run: rows take much more memory
         leaf = runs.leaf.view(np.uint8)

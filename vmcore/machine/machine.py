@@ -33,7 +33,7 @@ from vmcore.errors import (
     VmcoreError,
     choices,
 )
-from vmcore.events import Flush, FlushAction
+from vmcore.events import Flush, FlushAction, readonly
 from vmcore.flags import ZERO_SIZE_PTR
 from vmcore.hookspecs import FlushSymbol
 from vmcore.linking.link import Events, Linked
@@ -42,7 +42,7 @@ from vmcore.memory.physical import PhysicalMemory
 from vmcore.memory.slab import KmallocSource
 from vmcore.memory.zones import PageSource, gfp_zone
 from vmcore.paging.mm import Mm
-from vmcore.paging.tables import PageTables, TableSource, readonly
+from vmcore.paging.tables import PageTables, TableSource
 from vmcore.placement.arealist import AreaList
 
 FLUSH_LOG = 4096  #: calls `Machine.flush_log` keeps; the counts are of all

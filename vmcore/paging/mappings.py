@@ -14,7 +14,7 @@ from attrs import define, field, frozen
 
 from vmcore.errors import ArgumentError
 from vmcore.paging.mmu import Mmu
-from vmcore.paging.pte import Depth, Page
+from vmcore.paging.pte import LaidOutLevel, Page
 from vmcore.wording import counted
 
 #: Mappings, where the caller gives no limit: 7 GiB in pages of 4 KiB. A list of them takes 280 MiB.
@@ -105,13 +105,15 @@ def find_mappings(mmu: Mmu, start: int = 0, end: int | None = None, limit: int =
     Raises:
         ArgumentError: the root is not where an entry can be.
     """
-    if mmu.root % mmu.depths[0].stride:
-        raise ArgumentError(f"root: found {mmu.root:#x}, expected a multiple of {mmu.depths[0].stride}, an entry")
+    if mmu.root % mmu.laid_out[0].stride:
+        raise ArgumentError(
+            f"root: found {mmu.root:#x}, expected a multiple of {mmu.laid_out[0].stride}, an entry"
+        )
     start, last = max(start, 0), mmu.word_mask if end is None else min(end - 1, mmu.word_mask)
     search = _Search(mmu, start, last, limit) if start <= last else _Search(mmu, 0, -1, limit)
     tables = _Tables(np.zeros(1, np.uint64), np.array([mmu.root], np.int64), np.zeros(1, np.int32))
     if start <= last:
-        for number in range(len(mmu.depths)):
+        for number in range(len(mmu.laid_out)):
             tables = search.look_into(number, tables)
     return search.result()
 
@@ -148,7 +150,7 @@ class _Search:
 
     def look_into(self, number: int, tables: _Tables) -> _Tables:
         """Look into all tables of one level; return those they point to."""
-        d, page = self.mmu.depths[number], 1 << self.mmu.page_shift
+        d, page = self.mmu.laid_out[number], 1 << self.mmu.page_shift
         tables, row = _rows(d, tables, page)
         per_row, room = row // d.stride, self.limit
         step = max(1, _ENTRIES // per_row)
@@ -165,7 +167,7 @@ class _Search:
                 rest &= ~hit
                 room -= self._keep(number, position, kind, virtual, word, path, hit)
             if not d.last and rest.any():
-                rest &= word & np.uint64(d.bad_mask) == np.uint64(d.good)
+                rest &= word & np.uint64(d.bad_mask) == np.uint64(d.good_value)
                 below.append((virtual[rest], word[rest], path[rest]))
                 found_tables += int(rest.sum())
             if (room < 0 or found_tables > TABLES) and at + step < len(tables.at):
@@ -175,7 +177,7 @@ class _Search:
 
     def _rows(self, number: int, part: _Tables, row: int) -> np.ndarray:
         """Read rows of entries, (first) words only, uint64; note those that are not in memory."""
-        d = self.mmu.depths[number]
+        d = self.mmu.laid_out[number]
         words, there = self.mmu.memory.rows(part.at, row, d.size)
         if not there.all():
             start, at = part.start[~there], part.at[~there]
@@ -189,7 +191,7 @@ class _Search:
         self, number: int, part: _Tables, rows: np.ndarray, slots: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return virtual address, word and path of the entries that are present, and that somebody asked for."""
-        d, flat = self.mmu.depths[number], rows.ravel()
+        d, flat = self.mmu.laid_out[number], rows.ravel()
         at = np.flatnonzero(flat & np.uint64(d.present))
         if len(at) == len(flat):
             virtual, word, path = (part.start[:, None] + slots).ravel(), flat, part.path.repeat(len(slots))
@@ -207,7 +209,7 @@ class _Search:
 
     def _sign_extend(self, virtual: np.ndarray) -> np.ndarray:
         """Extend the top bit that the root knows."""
-        top = self.mmu.depths[0].shift + self.mmu.levels[0].bits
+        top = self.mmu.laid_out[0].shift + self.mmu.levels[0].bits
         high = self.mmu.word_mask & ~((1 << top) - 1)
         return np.where(virtual >> np.uint64(top - 1) != 0, virtual | np.uint64(high), virtual)
 
@@ -227,8 +229,8 @@ class _Search:
             return 0
         if not hit.all():
             virtual, word, path = virtual[hit], word[hit], path[hit]
-        physical = kind.frames(word)
-        leaf, shift = position if kind.leaf else PLAIN, self.mmu.depths[number].shift
+        physical = kind.starts(word)
+        leaf, shift = position if kind.leaf else PLAIN, self.mmu.laid_out[number].shift
         if kind.shift > shift:
             physical |= virtual.view(np.int64) & np.int64(kind.address_mask)
             whole, first = _repeated(virtual, word, kind.shift, 1 << kind.shift - shift)
@@ -245,7 +247,7 @@ class _Search:
     def _stop(self, address: int) -> None:
         self.stopped = address if self.stopped is None else min(address, self.stopped)
 
-    def _descend(self, d: Depth, below: list[tuple[np.ndarray, ...]]) -> _Tables:
+    def _descend(self, d: LaidOutLevel, below: list[tuple[np.ndarray, ...]]) -> _Tables:
         """Return the tables that entries point to, each with the bits of the entries on the way to it."""
         if not below:
             return _Tables(np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.int32))
@@ -304,7 +306,7 @@ _MISSING = ("physical", "depth", "start", "last")
 _NOTHING = Missing(*(np.empty(0, kind) for kind in (np.int64, np.int8, np.uint64, np.uint64)))
 
 
-def _rows(d: Depth, tables: _Tables, page: int) -> tuple[_Tables, int]:
+def _rows(d: LaidOutLevel, tables: _Tables, page: int) -> tuple[_Tables, int]:
     """Cut tables into rows that lie in one page each; return the rows and their bytes."""
     at = tables.at + d.offset
     bits = int(np.bitwise_or.reduce(at)) | d.level.table_bytes | page if len(at) else page

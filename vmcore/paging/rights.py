@@ -11,7 +11,7 @@ import numpy as np
 
 from vmcore.architecture import Access, Architecture, Pairs
 from vmcore.memory.physical import PhysicalMemory
-from vmcore.paging.mmu import End, Step, Walk, Walks
+from vmcore.paging.mmu import End, Walk, Walks, WalkStep
 
 READ: Final = 0x01
 WRITE: Final = 0x02
@@ -46,7 +46,7 @@ def _holding(pairs: Pairs, words: np.ndarray) -> np.ndarray:
     return out
 
 
-def _access(step: Step) -> Access:
+def _access(step: WalkStep) -> Access:
     own = step.leaf.access if step.leaf is not None else None
     return step.level.access if own is None else own
 

@@ -10,7 +10,7 @@ from vmcore.paging.mmu import Mmu
 
 
 @frozen(eq=False)
-class Runs:
+class MappingRuns:
     """Mappings that follow each other, virtually and physically, with the same bits; arrays of shape ``(n,)``.
 
     Attributes:
@@ -42,7 +42,7 @@ class Runs:
         return len(self.virtual)
 
 
-def merge(mmu: Mmu, found: Mappings) -> Runs:
+def merge(mmu: Mmu, found: Mappings) -> MappingRuns:
     """Make runs of mappings: the next address, the next frame, the same page size and the same bits.
 
     The bits are those of the mapping's own entry and of the entries of the tables above: what an upper entry
@@ -61,10 +61,10 @@ def merge(mmu: Mmu, found: Mappings) -> Runs:
     columns = (found.shift, found.depth, found.leaf, flags, found.path)
     shift, depth, leaf, flags, path = (column[first] for column in columns)
     virtual, physical = found.virtual[first], found.physical[first]
-    return Runs(virtual, physical, whole, count, shift, depth, leaf, flags, path, found.paths)
+    return MappingRuns(virtual, physical, whole, count, shift, depth, leaf, flags, path, found.paths)
 
 
-def repeats(runs: Runs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def repeats(runs: MappingRuns) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Find runs that are the same but for their address, at equal distances: one directory cloned many times.
 
     Returns:
@@ -91,7 +91,7 @@ def repeats(runs: Runs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def leaf_flags(mmu: Mmu, found: Mappings) -> np.ndarray:
     """Return the entries of mappings without the bits that hold the address, uint64, shape ``(n,)``."""
     flags = found.word.copy()
-    for number, d in enumerate(mmu.depths):
+    for number, d in enumerate(mmu.laid_out):
         for position, page in enumerate(d.pages):
             these = (found.depth == number) & (found.leaf == (position if page.leaf else PLAIN))
             mask = sum(s.entry_mask for s in page.frame)

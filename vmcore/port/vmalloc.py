@@ -16,6 +16,7 @@ from attrs import define, field
 
 from vmcore.cpu.cpu import as_bytes
 from vmcore.errors import ArgumentError, InvalidSize, KernelError, OutOfMemory, OutOfVmallocSpace, PageFault
+from vmcore.events import readonly
 from vmcore.flags import (
     ANY_NODE,
     EBUSY,
@@ -31,7 +32,7 @@ from vmcore.flags import (
     VmaFlags,
 )
 from vmcore.machine.machine import Machine, mutating
-from vmcore.paging.tables import MapResult, readonly
+from vmcore.paging.tables import MapResult
 from vmcore.placement.arealist import VmStruct
 from vmcore.wording import counted
 
