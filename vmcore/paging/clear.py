@@ -27,49 +27,49 @@ def clear_range(tables: PageTables, start: int, end: int) -> None:
     span = tables.span
     first, last = start >> span, end - 1 >> span
     if first == last:
-        _clear_span(tables, start, end)
+        clear_span(tables, start, end)
     elif last - first < FEW_TABLES:
         for a, b in pairwise([start, *(n << span for n in range(first + 1, last + 1)), end]):
-            _clear_span(tables, a, b)
+            clear_span(tables, a, b)
     else:
-        _clear_many(tables, start, end)
+        clear_many(tables, start, end)
 
 
-def _clear_many(tables: PageTables, start: int, end: int) -> None:
+def clear_many(tables: PageTables, start: int, end: int) -> None:
     """Clear a range of many tables: whole tables in as few steps as they lie in pieces, others one by one."""
     span = tables.span
-    addresses, found = tables.present_tables(start, end, partial(_clear_bad, tables))
+    addresses, found = tables.present_tables(start, end, partial(clear_bad, tables))
     whole = (addresses & np.uint64((1 << span) - 1) == 0) & (addresses >> np.uint64(span) != end - 1 >> span)
     if tables.on_cleared is not None or (start | end) & (1 << tables.page_shift) - 1:
         whole[:] = False
     for a, table in zip(addresses[~whole].tolist(), found[~whole].tolist(), strict=True):
-        _clear_part(tables, table, a, min(end, (a >> span) + 1 << span))
+        clear_part(tables, table, a, min(end, (a >> span) + 1 << span))
     if whole.any():
         for at in tables.word_slices(found[whole]):
-            _clear_words(tables, at, 0)
+            clear_words(tables, at, 0)
 
 
-def _clear_span(tables: PageTables, start: int, end: int) -> None:
+def clear_span(tables: PageTables, start: int, end: int) -> None:
     """Clear ``[start, end)``, which one last-level table maps, if that table exists."""
     table = tables.find_table(start)
     if table is None:
-        table = descend(tables.upper, tables.root, start, partial(_follow, tables))
+        table = descend(tables.upper, tables.root, start, partial(none_or_clear_bad, tables))
     if table is not None:
-        _clear_part(tables, table, start, end)
+        clear_part(tables, table, start, end)
 
 
-def _follow(tables: PageTables, depth: int, level: LaidOutLevel, at: int) -> int | None:
-    """Return the word of an upper entry; None if it is none, or bad and now cleared."""
+def none_or_clear_bad(tables: PageTables, depth: int, level: LaidOutLevel, at: int) -> int | None:
+    """Return the word of an upper entry, or None if it is none, or bad and now cleared (p?d_none_or_clear_bad)."""
     word = tables.memory.load(at, level.size)
     if not word & level.none_mask:
         return None
     if word & level.bad_mask != level.good_value:
-        _clear_bad(tables, depth, level, at, word)
+        clear_bad(tables, depth, level, at, word)
         return None
     return word
 
 
-def _clear_bad(tables: PageTables, _depth: int, laid_out: LaidOutLevel, entry_address: int, word: int) -> None:
+def clear_bad(tables: PageTables, _depth: int, laid_out: LaidOutLevel, entry_address: int, word: int) -> None:
     """Log and clear a bad entry (mm/memory.c p?d_clear_bad; the text of asm/pgtable.h p?d_ERROR)."""
     level = laid_out.level
     digits = 2 * level.word_bytes
@@ -79,11 +79,11 @@ def _clear_bad(tables: PageTables, _depth: int, laid_out: LaidOutLevel, entry_ad
     tables.memory.write(entry_address, bytes(level.entry_bytes))
 
 
-def _clear_part(tables: PageTables, table: int, start: int, end: int) -> None:
+def clear_part(tables: PageTables, table: int, start: int, end: int) -> None:
     """Clear the entries for ``[start, end)`` in one table.
 
-    C's loop ends where an address equals ``end``. For a range that ends inside a page none does: the loop clears the
-    table to its end and runs on behind it. Here that is an oops.
+    C's loop ends where an address equals ``end``. If the range ends inside a page, none does: the loop clears
+    the table to its end and runs on behind it. Here that is an oops.
     """
     d, ptes = tables.last, tables.ptes
     ragged = bool(end - start & (1 << d.shift) - 1)
@@ -98,12 +98,12 @@ def _clear_part(tables: PageTables, table: int, start: int, end: int) -> None:
                 if word & none and not word & present:
                     tables.reporter.warn_on(*_WARNING)
     else:
-        _clear_words(tables, slice(at, at + count), start)
+        clear_words(tables, slice(at, at + count), start)
     if ragged:
         tables.reporter.oops(0, "page-table overrun")
 
 
-def _clear_words(tables: PageTables, at: slice, start: int) -> None:
+def clear_words(tables: PageTables, at: slice, start: int) -> None:
     """Clear consecutive words; emit events for those that were not none, warn of those that were not present.
 
     Args:

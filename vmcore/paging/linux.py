@@ -1,7 +1,6 @@
 """Page tables as Linux reads them: 2 to 5 levels, in simulated memory, in the architecture's own bits.
 
-The record's levels are all that is known of the format. Nothing here changes a table, except for the two calls that
-store or copy one entry.
+The format comes from the record's levels alone. Two calls store or copy one entry; the others only read.
 
 Sources: include/asm-generic/pgtable.h, mm/memory.c (vmalloc_to_page).
 """
@@ -184,8 +183,8 @@ class TableWalk:
         Args:
             start: virtual, bytes.
             end: virtual, bytes.
-            on_bad: is called with (number of the level, level, entry address, word) for each bad entry. Bad entries
-                are not followed. Linux takes large pages for bad.
+            on_bad: is called with (number of the level, level, entry address, word) for each bad entry. Bad
+                entries are not followed. Linux takes large pages for bad.
 
         Returns:
             Two arrays of shape ``(n,)``: the first address of the range that each table serves (uint64), and the

@@ -1,8 +1,8 @@
-"""Page tables as the MMU reads them: addresses are translated by an architecture's hardware levels and large pages.
+"""Page tables as the MMU reads them: translation by an architecture's hardware levels, large pages included.
 
-Linux' own view is `vmcore.paging.linux`. This one serves the simulated CPUs, and the saved memory of any machine. A
-saved memory may lack some words, so a walk can end there. No walk has more steps than there are levels, whatever the
-tables contain.
+Linux' own view is `vmcore.paging.linux`. This one serves the simulated CPUs, and the saved memory of any
+machine. A saved memory may lack some words, so a walk can end there. No walk has more steps than there are
+levels, whatever the tables contain.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class End(IntEnum):
 
 
 class WalkStep(NamedTuple):
-    """One level of a walk: the address of its entry, the word there (None: not in memory), and the leaf, if any."""
+    """One level of a walk: where its entry is, the word there (None: not in memory), and the leaf, if any."""
 
     level: Level
     entry_address: int
@@ -97,7 +97,7 @@ class Mmu:
         return address + half & self.word_mask < size
 
     def canonical_many(self, addresses: np.ndarray) -> np.ndarray:
-        """Return, for each address (uint64, shape ``(n,)``), whether it is sign-extended as the hardware requires."""
+        """Return whether each address (uint64, shape ``(n,)``) is sign-extended as the hardware requires; bool."""
         if self._canonical is None:
             return np.ones(len(addresses), bool)
         half, size = self._canonical
@@ -106,8 +106,8 @@ class Mmu:
     def translate(self, address: int) -> int | None:
         """Return the physical address (bytes) that a virtual one maps to, or None; `walk` says why there is none.
 
-        This is a copy of `descend` and `walk` that keeps no steps: ``test_translate_one_by_one`` in tests/bench pays
-        for it.
+        This is a copy of `descend` and `walk` that keeps no steps: ``test_translate_one_by_one`` in tests/bench
+        pays for it.
         """
         if self._canonical is not None and not self.canonical(address):
             return None
@@ -213,11 +213,13 @@ class Mmu:
             rest = there & present
             for position, page in enumerate(d.pages):
                 hit = rest & (found & np.uint64(page.mask) == np.uint64(page.value))
+                if not hit.any():
+                    continue
                 rest &= ~hit
                 here = hit[node]
                 mapped = who[here]
-                inside = walk.addresses[here].view(np.int64) & np.int64(page.address_mask)
-                physical[mapped] = page.starts(found)[node[here]] | inside
+                inside = walk.addresses.view(np.int64) & np.int64(page.address_mask)
+                physical[mapped] = (page.starts(found)[node] | inside)[here]
                 end[mapped] = End.MAPPED
                 leaf[mapped] = position if page.leaf is not None else -1
             if d.last:

@@ -139,7 +139,7 @@ class LaidOutLevel:
         return _addresses(self.level.frame, self.in_place, words)
 
     def table_entries(self, words: np.ndarray) -> np.ndarray:
-        """Return which entries point to a table in Linux' view: neither none nor bad (as large pages are); bool."""
+        """Return which entries point to a table for Linux, bool: neither none nor bad (as large pages are)."""
         kind = words.dtype.type
         found: np.ndarray = words & kind(self.none_mask) != 0
         return found & (words & kind(self.bad_mask) == kind(self.good_value)) if self.bad_mask else found
@@ -220,15 +220,15 @@ def descend(
 class Descent:
     """The walk of many addresses at once, one level at a time.
 
-    Use it in a loop over the levels: ``entries()`` says which entries to read, ``follow()`` goes on by them. Addresses
-    often share an entry, for example all of them the root's. Where that saves reads, it is read once: ``node`` maps
-    each address to its entry.
+    Use it in a loop over the levels: ``entries()`` says which entries to read, ``follow()`` goes on by them.
+    Addresses often share an entry, for example one of the root's. Where that saves reads, the entry is read once.
+    Index what was read by ``node`` to have it for each address: ``words[walk.node]``.
 
     Attributes:
         who: positions of the addresses that are still walked, int64, shape ``(n,)``.
         addresses: those addresses, virtual, uint64, shape ``(n,)``.
-        node: position of each address's entry among those read (between ``entries()`` and ``follow()``), or of its
-            table among ``tables``, int64, shape ``(n,)``.
+        node: for each address the position of its entry among those to read, int64, shape ``(n,)``, and, after
+            ``follow()``, of its table among ``tables``; a slice of all if there is one for each address.
         tables: physical addresses of the tables that were reached, int64.
     """
 
@@ -241,7 +241,8 @@ class Descent:
             chosen: which of them to walk, bool, shape ``(m,)``; None for all.
         """
         self.who, self.addresses = np.arange(len(addresses)), addresses
-        self.node, self.tables = np.zeros(len(addresses), np.int64), np.array([root], np.int64)
+        self.node: np.ndarray | slice = slice(None)
+        self.tables = np.array([root], np.int64)
         if chosen is not None and not chosen.all():
             self._keep(chosen)
 
@@ -249,10 +250,10 @@ class Descent:
         """Return the physical addresses (int64) of the entries to read at a level."""
         tables, node, index = self.tables, self.node, level.indices(self.addresses)
         size = level.index_mask + 1
-        if len(tables) * size > len(node):
-            self.node = np.arange(len(node))
+        if len(tables) * size > len(index):
+            self.node = slice(None)
             return level.entries(tables[node], index)
-        key = node * size + index
+        key = index if isinstance(node, slice) else node * size + index  # a slice: of the root alone
         used = np.zeros(len(tables) * size, bool)
         used[key] = True
         entries = np.flatnonzero(used)
@@ -270,8 +271,13 @@ class Descent:
             pointing: which of them point to a table, bool.
         """
         self.tables = level.tables(words)
-        if not pointing.all():
-            self._keep(pointing[self.node])
+        if pointing.all():
+            return
+        self._keep(pointing[self.node])
+        if isinstance(self.node, slice):
+            self.tables = self.tables[pointing]
+        else:
+            self.node = self.node[pointing[self.node]]
 
     def _keep(self, on: np.ndarray) -> None:
-        self.who, self.addresses, self.node = self.who[on], self.addresses[on], self.node[on]
+        self.who, self.addresses = self.who[on], self.addresses[on]

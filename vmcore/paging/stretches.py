@@ -35,9 +35,8 @@ class Stretch:
 def stretches(walk: TableWalk, start: int, end: int) -> Iterator[Stretch]:
     """Cut ``[start, end)`` so that only the first table of each stretch may be missing.
 
-    A range of a few tables has one stretch for each. A larger one is cut where a table is missing, at whichever
-    level. Its tables are looked up a block at a time, because the range may be larger than the pages that its caller
-    has for it.
+    A range of a few tables has one stretch for each. A larger one is cut where a table is missing, at any level.
+    Its tables are looked up a block at a time, because the range may be larger than the caller has pages for.
     """
     span, inside = walk.span, (1 << walk.page_shift) - 1
     first, last = start >> span, end - 1 >> span

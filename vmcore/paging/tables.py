@@ -1,7 +1,7 @@
 """Building and filling page tables, as mm/vmalloc.c and mm/memory.c do it.
 
-`vmcore.paging.linux` reads the tables, `vmcore.paging.clear` clears entries, `vmcore.paging.boot` builds at boot. A
-range inside one last-level table and a few pages long is handled word by word, a longer one in whole-array steps.
+`vmcore.paging.linux` reads the tables, `vmcore.paging.clear` clears entries, `vmcore.paging.boot` builds at boot.
+A range of a few pages in one last-level table is handled word by word, a longer one in whole-array steps.
 
 Sources: include/asm-generic/pgtable.h (p?d_addr_end, p?d_none_or_clear_bad), mm/memory.c (__pte_alloc_kernel,
 apply_to_page_range, vmalloc_to_page), mm/vmalloc.c:30-146 for the order of things.
