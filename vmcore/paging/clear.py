@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmcore.events import readonly
-from vmcore.paging.pte import LaidOutLevel, descend
+from vmcore.paging.pte import LaidOutLevel
 from vmcore.paging.ptes import FEW
 from vmcore.paging.stretches import FEW_TABLES
 
@@ -23,16 +23,15 @@ _WARNING = ("!pte_none(ptent) && !pte_present(ptent)", "vunmap_pte_range")
 
 
 def clear_range(tables: PageTables, start: int, end: int) -> None:
-    """Clear the entries for ``[start, end)``; see `PageTables.unmap`."""
+    """Clear the entries for ``[start, end)``, a range of several tables; see `PageTables.unmap`."""
     span = tables.span
     first, last = start >> span, end - 1 >> span
-    if first == last:
-        clear_span(tables, start, end)
-    elif last - first < FEW_TABLES:
-        for a, b in pairwise([start, *(n << span for n in range(first + 1, last + 1)), end]):
-            clear_span(tables, a, b)
-    else:
+    if last - first >= FEW_TABLES:
         clear_many(tables, start, end)
+        return
+    for a, b in pairwise([start, *(n << span for n in range(first + 1, last + 1)), end]):
+        if (table := tables.find_table(a, tables.none_or_clear_bad)) is not None:
+            clear_part(tables, table, a, b)
 
 
 def clear_many(tables: PageTables, start: int, end: int) -> None:
@@ -47,26 +46,6 @@ def clear_many(tables: PageTables, start: int, end: int) -> None:
     if whole.any():
         for at in tables.word_slices(found[whole]):
             clear_words(tables, at, 0)
-
-
-def clear_span(tables: PageTables, start: int, end: int) -> None:
-    """Clear ``[start, end)``, which one last-level table maps, if that table exists."""
-    table = tables.find_table(start)
-    if table is None:
-        table = descend(tables.upper, tables.root, start, partial(none_or_clear_bad, tables))
-    if table is not None:
-        clear_part(tables, table, start, end)
-
-
-def none_or_clear_bad(tables: PageTables, depth: int, level: LaidOutLevel, at: int) -> int | None:
-    """Return the word of an upper entry, or None if it is none, or bad and now cleared (p?d_none_or_clear_bad)."""
-    word = tables.memory.load(at, level.size)
-    if not word & level.none_mask:
-        return None
-    if word & level.bad_mask != level.good_value:
-        clear_bad(tables, depth, level, at, word)
-        return None
-    return word
 
 
 def clear_bad(tables: PageTables, _depth: int, laid_out: LaidOutLevel, entry_address: int, word: int) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from vmcore.architecture import Level
 from vmcore.flags import NO_FRAME
 from vmcore.memory.physical import PhysicalMemory
-from vmcore.paging.pte import Descent, LaidOutLevel, descend, lay_out
+from vmcore.paging.pte import Descent, Follow, LaidOutLevel, descend, lay_out
 
 
 class TableWalk:
@@ -140,18 +140,25 @@ class TableWalk:
 
     # ---- tables
 
-    def find_table(self, address: int) -> int | None:
-        """Return the last-level table for an address, if every entry above it certainly points to a table.
+    def find_table(self, address: int, follow: Follow | None = None) -> int | None:
+        """Return the last-level table for an address, or None if the walk stops above it.
 
-        None means that an entry is none, missing or bad, and that the caller has to look at each: `descend`.
-        This is a copy of `descend`, because each short vmalloc() and vfree() calls it: the 1-page row of
+        This is a copy of `descend` that calls ``follow`` for unusual entries alone: the 1-page row of
         ``test_vmalloc_and_vfree`` in tests/bench pays for it.
+
+        Args:
+            address: virtual, bytes.
+            follow: decides on an entry that is not 0, and that may not point to a table, as for `descend`; None to
+                stop there. The walk always stops at an entry of 0.
         """
         table, load = self.root, self.memory.load
-        for d in self.upper:
-            word = load(table + d.offset + (address >> d.shift & d.index_mask) * d.stride, d.size)
-            if word & d.bad_mask != d.good_value or not word & d.none_mask or not word & d.missing_mask:
-                return None
+        for n, d in enumerate(self.upper):
+            at = table + d.offset + (address >> d.shift & d.index_mask) * d.stride
+            word = load(at, d.size)
+            if word & d.sure_mask != d.sure_value:
+                if not word or follow is None or (decided := follow(n, d, at)) is None:
+                    return None
+                word = decided
             table = word & d.in_place or d.table(word)
         return table
 

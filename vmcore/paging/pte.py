@@ -97,6 +97,9 @@ class LaidOutLevel:
         missing_mask: see ``none_mask``.
         bad_mask: see ``none_mask``.
         good_value: see ``none_mask``.
+        sure_mask: with ``sure_value``: ``entry & sure_mask == sure_value`` proves that an entry points to a table
+            for Linux: it is not none, missing or bad. Other entries may point to one, too.
+        sure_value: see ``sure_mask``.
         in_place: mask of the frame field if it holds the address at the address's own bits, else 0.
         pages: the kinds of pages that its entries can map.
     """
@@ -114,6 +117,8 @@ class LaidOutLevel:
     missing_mask: int
     bad_mask: int
     good_value: int
+    sure_mask: int
+    sure_value: int
     in_place: int
     pages: tuple[Page, ...]
 
@@ -156,6 +161,13 @@ def _in_place(frame: tuple[Segment, ...]) -> int:
     return sum(s.entry_mask for s in frame) if fits else 0
 
 
+def _sure(level: Level) -> tuple[int, int]:
+    """Return a mask and a value that together prove that an entry points to a table."""
+    bits = level.table_flags & level.none_mask & level.missing_mask
+    bit = bits & -bits  # one bit that tells it from none and from missing
+    return (level.bad_mask | bit, level.good_value | bit) if bit else (0, 1)
+
+
 def _page(leaf: Leaf | None, level: Level) -> Page:
     mask, value, shift, frame = (0, 0, level.shift, level.frame) if leaf is None else (
         leaf.mask, leaf.value, leaf.shift, leaf.frame
@@ -185,25 +197,25 @@ def _lay_out(level: Level, last: bool) -> LaidOutLevel:
         level.missing_mask,
         level.bad_mask,
         level.good_value,
+        *_sure(level),
         _in_place(level.frame),
         pages or ((_page(None, level),) if last else ()),
     )
 
 
-def descend(
-    levels: Iterable[LaidOutLevel],
-    root: int,
-    address: int,
-    follow: Callable[[int, LaidOutLevel, int], int | None],
-) -> int | None:
+#: Decides on an entry during `descend`, by (number of the level, level, physical address of the entry). It returns
+#: the word of an entry that points to a table, or None to stop.
+Follow = Callable[[int, LaidOutLevel, int], int | None]
+
+
+def descend(levels: Iterable[LaidOutLevel], root: int, address: int, follow: Follow) -> int | None:
     """Walk page tables for one address.
 
     Args:
         levels: the levels to pass, the root's first.
         root: physical address of the root table.
         address: virtual, bytes.
-        follow: is called with (number of the level, level, physical address of the entry). It returns the word
-            of an entry that points to a table, or None to stop.
+        follow: decides whether an entry is followed.
 
     Returns:
         The table below the last of ``levels``; None if ``follow`` stopped.

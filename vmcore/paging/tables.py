@@ -21,7 +21,7 @@ from vmcore.events import readonly
 from vmcore.flags import NO_FRAME
 from vmcore.memory.physical import PhysicalMemory
 from vmcore.paging import boot
-from vmcore.paging.clear import clear_range
+from vmcore.paging.clear import clear_bad, clear_part, clear_range
 from vmcore.paging.linux import TableWalk
 from vmcore.paging.pte import LaidOutLevel, descend
 from vmcore.paging.ptes import FEW, LastLevelEntries, broken_words
@@ -160,13 +160,15 @@ class PageTables(TableWalk):
 
     def _make_table(self, address: int) -> int | None:
         """Return the last-level table for an address, and make the missing ones; None if memory is out."""
+        table = self.find_table(address)
+        if table is not None:
+            return table
 
         def follow(depth: int, level: LaidOutLevel, at: int) -> int | None:
             word = self.memory.load(at, level.size)
             return word if word & level.missing_mask else self.allocate(depth, at, address)
 
-        table = self.find_table(address)
-        return descend(self.upper, self.root, address, follow) if table is None else table
+        return descend(self.upper, self.root, address, follow)
 
     def populate(self, start: int, end: int) -> bool:
         """Make the tables for ``[start, end)`` (mm/memory.c apply_to_page_range); False if memory is out."""
@@ -265,7 +267,20 @@ class PageTables(TableWalk):
             start: virtual, bytes; ``start < end``.
             end: virtual, bytes.
         """
-        clear_range(self, start, end)
+        if start >> self.span != end - 1 >> self.span:
+            clear_range(self, start, end)
+        elif (table := self.find_table(start, self.none_or_clear_bad)) is not None:
+            clear_part(self, table, start, end)
+
+    def none_or_clear_bad(self, depth: int, level: LaidOutLevel, at: int) -> int | None:
+        """Return the word of an upper entry, or None if it is none, or bad and now cleared (pgtable.h)."""
+        word = self.memory.load(at, level.size)
+        if not word & level.none_mask:
+            return None
+        if word & level.bad_mask != level.good_value:
+            clear_bad(self, depth, level, at, word)
+            return None
+        return word
 
     # ---- for check()
 
