@@ -249,8 +249,13 @@ class TableWalk:
         return words
 
     def word_index(self, table: int, address: int) -> int:
-        """Return the index, in words of the memory's buffer, of an address' entry in its last-level table."""
-        return self.memory.offset(self.last.entry(table, address)) >> self.last.word_shift
+        """Return the index, in words of the memory's buffer, of an address' entry in its last-level table.
+
+        The entry's address is that of ``last.entry()``, without its call: see `find_table`.
+        """
+        d = self.last
+        entry = table + d.offset + (address >> d.shift & d.index_mask) * d.stride
+        return self.memory.offset(entry) >> d.word_shift
 
     def word_slices(self, tables: np.ndarray) -> list[slice]:
         """Return which words of the buffer whole last-level tables are; neighbours in memory share a slice."""
