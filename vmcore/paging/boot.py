@@ -8,7 +8,7 @@ import numpy as np
 
 from vmcore.architecture import Leaf, Level
 from vmcore.errors import OutOfMemory
-from vmcore.paging.pte import LaidOutLevel, descend
+from vmcore.paging.pte import LaidOutLevel, descend, lay_out
 
 if TYPE_CHECKING:
     from vmcore.paging.tables import PageTables
@@ -51,14 +51,15 @@ def map_linear(
         OutOfMemory: no page for a table.
     """
     depth = next(n for n, level in enumerate(levels) if leaf in level.leaves)
-    level = levels[depth]
+    d = lay_out(levels)[depth]
+    level = d.level
     step, span = 1 << level.shift, level.shift + level.bits  # bytes of an entry, log2 bytes of a table
     for first in range(start >> span, (end - 1 >> span) + 1, _BLOCK):
         low, high = max(start, first << span), min(end, first + _BLOCK << span)
         numbers = range(first, (high - 1 >> span) + 1)
         of_block = np.array([_table(tables, number << span, depth) for number in numbers], np.int64)
         entry = (low - (first << span) >> level.shift) + np.arange(len(range(low, high, step)))
-        at = of_block[entry >> level.bits] + level.offset + (entry & level.entries - 1) * level.entry_bytes
+        at = d.entries(of_block[entry >> level.bits], entry & d.index_mask)
         addresses = (low - start + physical) + (np.arange(len(entry)) << level.shift)
         whole = (addresses & -(1 << leaf.shift)).view(np.uint64)
         tables.memory.store_many(at, leaf.encode_array(whole, flags), level.word_bytes)

@@ -48,7 +48,7 @@ def clear_many(tables: PageTables, start: int, end: int) -> None:
             clear_words(tables, at, 0)
 
 
-def clear_bad(tables: PageTables, _depth: int, laid_out: LaidOutLevel, entry_address: int, word: int) -> None:
+def clear_bad(tables: PageTables, laid_out: LaidOutLevel, entry_address: int, word: int) -> None:
     """Log and clear a bad entry (mm/memory.c p?d_clear_bad; the text of asm/pgtable.h p?d_ERROR)."""
     level = laid_out.level
     digits = 2 * level.word_bytes

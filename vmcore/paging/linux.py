@@ -181,7 +181,7 @@ class TableWalk:
         return out
 
     def present_tables(
-        self, start: int, end: int, on_bad: Callable[[int, LaidOutLevel, int, int], None] | None = None
+        self, start: int, end: int, on_bad: Callable[[LaidOutLevel, int, int], None] | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the last-level tables that exist for ``[start, end)``.
 
@@ -190,8 +190,8 @@ class TableWalk:
         Args:
             start: virtual, bytes.
             end: virtual, bytes.
-            on_bad: is called with (number of the level, level, entry address, word) for each bad entry. Bad
-                entries are not followed. Linux takes large pages for bad.
+            on_bad: is called with (level, entry address, word) for each bad entry. Bad entries are not followed.
+                Linux takes large pages for bad.
 
         Returns:
             Two arrays of shape ``(n,)``: the first address of the range that each table serves (uint64), and the
@@ -212,7 +212,7 @@ class TableWalk:
         return {level.name: table for level, (_, table) in zip(self.levels[1:], below, strict=True)}
 
     def _reach(
-        self, start: int, end: int, on_bad: Callable[[int, LaidOutLevel, int, int], None] | None
+        self, start: int, end: int, on_bad: Callable[[LaidOutLevel, int, int], None] | None
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield, for each level below the root's, which addresses its tables begin at, and the tables.
 
@@ -220,7 +220,7 @@ class TableWalk:
         """
         bits = self._address_bits
         address, table = np.array([start >> bits << bits], np.uint64), np.array([self.root], np.int64)
-        for n, d in enumerate(self.upper):
+        for d in self.upper:
             index = np.arange(d.index_mask + 1)
             number = (address >> np.uint64(d.shift))[:, None] + index.astype(np.uint64)
             low, high = np.uint64(start >> d.shift), np.uint64(-(-end >> d.shift))
@@ -230,7 +230,7 @@ class TableWalk:
             good = d.table_entries(words)
             if on_bad is not None:
                 for b in np.flatnonzero((words & words.dtype.type(d.none_mask) != 0) & ~good).tolist():
-                    on_bad(n, d, int(at[b]), int(words[b]))
+                    on_bad(d, int(at[b]), int(words[b]))
             address = number[rows[good], columns[good]] << np.uint64(d.shift)
             table = d.tables(words[good])
             yield address, table

@@ -272,13 +272,13 @@ class PageTables(TableWalk):
         elif (table := self.find_table(start, self.none_or_clear_bad)) is not None:
             clear_part(self, table, start, end)
 
-    def none_or_clear_bad(self, depth: int, level: LaidOutLevel, at: int) -> int | None:
+    def none_or_clear_bad(self, _depth: int, level: LaidOutLevel, at: int) -> int | None:
         """Return the word of an upper entry, or None if it is none, or bad and now cleared (pgtable.h)."""
         word = self.memory.load(at, level.size)
         if not word & level.none_mask:
             return None
         if word & level.bad_mask != level.good_value:
-            clear_bad(self, depth, level, at, word)
+            clear_bad(self, level, at, word)
             return None
         return word
 
