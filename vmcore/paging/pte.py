@@ -234,7 +234,7 @@ class Descent:
 
     Use it in a loop over the levels: ``entries()`` says which entries to read, ``follow()`` goes on by them.
     Addresses often share an entry, for example one of the root's. Where that saves reads, the entry is read once.
-    Index what was read by ``node`` to have it for each address: ``words[walk.node]``.
+    Then ``words[walk.node]`` has the word of each address.
 
     Attributes:
         who: positions of the addresses that are still walked, int64, shape ``(n,)``.
