@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import enum
 import gc
 import inspect
 import random
@@ -220,3 +221,15 @@ def test_a_signal_handler_may_raise_anything_in_a_load_or_a_store(kernel, arch, 
         assert isinstance(k.dead, KernelInterrupted)
         with pytest.raises(KernelDead):
             k.cpu.load(address, 1)
+
+
+def test_numpy_is_given_no_enum_member(kernel, arch, monkeypatch):
+    """numpy asks a member for attributes, which runs Python code, and drops an exception raised there."""
+    asked = []
+    monkeypatch.setattr(enum.EnumType, "__getattr__", lambda cls, name: asked.append((cls, name)), raising=False)
+    k = kernel(arch, ram="64M", check_coherence=True)
+    address = k.vmalloc(5 * PAGE)
+    k.vwrite(address, bytes(5 * PAGE))
+    k.vread(address, 5 * PAGE)
+    k.vfree(address)
+    assert [name for _, name in asked if name.startswith("__array")] == []

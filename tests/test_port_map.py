@@ -75,7 +75,7 @@ def test_cited_lines_are_those_of_the_function(row):
 
 
 def named(text):
-    return re.findall(r"`((?:vmcore\.\w+\.\w+)|(?:[A-Z]\w+\.\w+))`", text)
+    return re.findall(r"`((?:vmcore(?:\.\w+)+)|(?:[A-Z]\w+\.\w+))`", text)
 
 
 @pytest.mark.parametrize("name", sorted({n for n in named(TEXT) if not n.endswith((".py", ".done"))}))
@@ -102,7 +102,7 @@ def test_what_the_page_names_exists(name):
 def test_a_function_is_mapped_to_its_own_name(row):
     c_name, python = row[0].strip("`"), named(row[2])
     if c_name.startswith(("vunmap_p", "vmap_p")) or c_name == "f":
-        assert all(name.startswith("PageTables.") for name in python)
+        assert all(name.startswith(("PageTables.", "vmcore.paging.")) for name in python)
         return
     own = c_name.removeprefix("__") if c_name == "__find_vm_area" else c_name.replace("__", "_", 1)
     assert python[0] in {f"Vmalloc.{own}", f"Vmalloc._{own}", f"Vmalloc.raw{own}"}

@@ -34,9 +34,38 @@ def as_segments(value: Iterable[Segment | tuple[int, int, int]]) -> tuple[Segmen
     return tuple(s if isinstance(s, Segment) else Segment(*s) for s in value)
 
 
-def _encode_array(frame: tuple[Segment, ...], addresses: np.ndarray, flags: int) -> np.ndarray:
-    """Put physical addresses (bytes, uint64, shape ``(n,)``) into a frame field, and flags beside it; uint64."""
-    out = np.full(len(addresses), flags, np.uint64)
+def decode(frame: tuple[Segment, ...], entry: int) -> int:
+    """Return the physical address (bytes) that a frame field of an entry holds."""
+    return sum((entry & s.entry_mask) >> s.entry_bit << s.address_bit for s in frame)
+
+
+def decode_many(frame: tuple[Segment, ...], entries: np.ndarray) -> np.ndarray:
+    """Return the physical addresses that a frame field of many entries holds.
+
+    Args:
+        frame: the field.
+        entries: any shape, unsigned.
+
+    Returns:
+        Bytes, uint64, the shape of ``entries``.
+    """
+    wide = entries.astype(np.uint64, copy=False)
+    out = np.zeros(wide.shape, np.uint64)
+    for s in frame:
+        out |= (wide & np.uint64(s.entry_mask)) >> np.uint64(s.entry_bit) << np.uint64(s.address_bit)
+    return out
+
+
+def encode(frame: tuple[Segment, ...], address: int, flags: int) -> int:
+    """Put a physical address (bytes) into a frame field, and flags beside it."""
+    for s in frame:
+        flags |= (address >> s.address_bit & (1 << s.width) - 1) << s.entry_bit
+    return flags
+
+
+def encode_many(frame: tuple[Segment, ...], addresses: np.ndarray, flags: int) -> np.ndarray:
+    """Put many physical addresses (bytes, uint64, any shape) into a frame field, and flags beside them; uint64."""
+    out = np.full(addresses.shape, flags, np.uint64)
     for s in frame:
         part = addresses >> np.uint64(s.address_bit) & np.uint64((1 << s.width) - 1)
         out |= part << np.uint64(s.entry_bit)
@@ -90,8 +119,8 @@ class Leaf:
     access: Access | None = None
 
     def encode_array(self, addresses: np.ndarray, flags: int) -> np.ndarray:
-        """Make entries for many physical addresses; see `_encode_array`."""
-        return _encode_array(self.frame, addresses, flags)
+        """Make entries (uint64) for many physical addresses (bytes, uint64, shape ``(n,)``), with flags."""
+        return encode_many(self.frame, addresses, flags)
 
 
 def as_leaves(value: Iterable[Leaf]) -> tuple[Leaf, ...]:
@@ -183,13 +212,11 @@ class Level:
 
     def encode(self, address: int, flags: int) -> int:
         """Make the (first) word of an entry for a physical address, bytes."""
-        for s in self.frame:
-            flags |= (address >> s.address_bit & (1 << s.width) - 1) << s.entry_bit
-        return flags
+        return encode(self.frame, address, flags)
 
     def decode(self, entry: int) -> int:
         """Return the physical address an entry holds, bytes."""
-        return sum((entry & s.entry_mask) >> s.entry_bit << s.address_bit for s in self.frame)
+        return decode(self.frame, entry)
 
     def encode_array(self, addresses: np.ndarray, flags: int) -> np.ndarray:
         """Make words for many physical addresses.
@@ -201,15 +228,11 @@ class Level:
         Returns:
             Shape ``(n,)``, unsigned, ``word_bytes`` wide.
         """
-        return _encode_array(self.frame, addresses, flags).astype(f"u{self.word_bytes}")
+        return encode_many(self.frame, addresses, flags).astype(f"u{self.word_bytes}")
 
     def decode_array(self, entries: np.ndarray) -> np.ndarray:
         """Return the physical addresses (bytes, uint64) that entries of shape ``(n,)`` hold."""
-        wide = entries.astype(np.uint64)
-        out = np.zeros(len(wide), np.uint64)
-        for s in self.frame:
-            out |= (wide & np.uint64(s.entry_mask)) >> np.uint64(s.entry_bit) << np.uint64(s.address_bit)
-        return out
+        return decode_many(self.frame, entries)
 
     def names(self, entry: int) -> list[str]:
         """Return the names of the flag bits set in an entry."""

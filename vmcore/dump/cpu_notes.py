@@ -12,7 +12,7 @@ from vmcore.dump.identify import GIVE, Root, advise, fitting, is_there, root_ali
 from vmcore.dump.store import Dump
 from vmcore.errors import RootError
 from vmcore.paging.mmu import Mmu
-from vmcore.paging.pte import Depth
+from vmcore.paging.pte import LaidOutLevel
 
 _LAZY = "a process's table: vmalloc entries it has not taken over from init_mm yet are missing"
 
@@ -79,8 +79,8 @@ def _fits(desc: bytes, arch: Architecture) -> bool:
 
 def _entries(dump: Dump, arch: Architecture, root: int) -> tuple[int, bool]:
     """Return how many entries of the first two levels are present for the kernel, and whether any is below."""
-    depths, image = Mmu(arch, dump, root).depths, arch.image
-    top = depths[0]
+    levels, image = Mmu(arch, dump, root).laid_out, arch.image
+    top = levels[0]
     linear = image is not None and image.linear
     first = (
         image.bases[0] >> top.shift & top.index_mask if image is not None and linear else top.index_mask + 1 >> 1
@@ -88,17 +88,17 @@ def _entries(dump: Dump, arch: Architecture, root: int) -> tuple[int, bool]:
     user = _present(dump, top, np.array([root]), 0, first)
     kernel = _present(dump, top, np.array([root]), first, top.index_mask + 1)
     count = len(kernel)
-    if len(depths) > 1:
-        tables = kernel[(kernel & np.uint64(top.bad_mask)) == np.uint64(top.good)]
+    if len(levels) > 1:
+        tables = kernel[(kernel & np.uint64(top.bad_mask)) == np.uint64(top.good_value)]
         for page in top.pages:
             tables = tables[(tables & np.uint64(page.mask)) != np.uint64(page.value)]
-        count += len(_present(dump, depths[1], np.unique(top.tables(tables)), 0, depths[1].index_mask + 1))
+        count += len(_present(dump, levels[1], np.unique(top.tables(tables)), 0, levels[1].index_mask + 1))
     return count, bool(len(user))
 
 
-def _present(dump: Dump, depth: Depth, tables: np.ndarray, first: int, end: int) -> np.ndarray:
+def _present(dump: Dump, level: LaidOutLevel, tables: np.ndarray, first: int, end: int) -> np.ndarray:
     """Return the words (uint64) of entries from ``first`` to ``end`` of tables that are present."""
-    places = (tables[:, None] + (np.arange(first, end) * depth.stride + depth.offset)).ravel()
-    words = dump.words(places, depth.size)[0].astype(np.uint64)
-    present: np.ndarray = words[words & np.uint64(depth.present) != 0]
+    at = level.entries(tables[:, None], np.arange(first, end)).ravel()
+    words = dump.words(at, level.size)[0].astype(np.uint64)
+    present: np.ndarray = words[words & np.uint64(level.present) != 0]
     return present

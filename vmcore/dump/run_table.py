@@ -9,7 +9,7 @@ from attrs import frozen
 
 from vmcore.architecture import Level
 from vmcore.paging.mmu import Mmu
-from vmcore.paging.runs import Runs, repeats
+from vmcore.paging.runs import MappingRuns, repeats
 
 
 class RunKind(NamedTuple):
@@ -39,7 +39,7 @@ class RunTable:
         kinds: The kinds, in the order of their numbers.
     """
 
-    runs: Runs
+    runs: MappingRuns
     first: np.ndarray
     times: np.ndarray
     distance: np.ndarray
@@ -47,7 +47,7 @@ class RunTable:
     kinds: tuple[RunKind, ...]
 
 
-def tabulate(mmu: Mmu, runs: Runs) -> RunTable:
+def tabulate(mmu: Mmu, runs: MappingRuns) -> RunTable:
     """Make a table of runs; kinds are numbered in the order of their first use."""
     first, times, distance = repeats(runs)
     numbers, places = _number(mmu, runs)
@@ -55,7 +55,7 @@ def tabulate(mmu: Mmu, runs: Runs) -> RunTable:
     return RunTable(runs, first, times, distance, numbers, kinds)
 
 
-def _number(mmu: Mmu, runs: Runs) -> tuple[np.ndarray, np.ndarray]:
+def _number(mmu: Mmu, runs: MappingRuns) -> tuple[np.ndarray, np.ndarray]:
     """Return the number of each run's kind, from 1, and the first run of each kind, both int64."""
     _, code = np.unique(runs.flags, return_inverse=True)  # one number a run: rows take much more memory
     leaf = runs.leaf.view(np.uint8)
@@ -69,7 +69,7 @@ def _number(mmu: Mmu, runs: Runs) -> tuple[np.ndarray, np.ndarray]:
     return rank[which.reshape(-1)], place[order]
 
 
-def _kind(mmu: Mmu, runs: Runs, place: int) -> RunKind:
+def _kind(mmu: Mmu, runs: MappingRuns, place: int) -> RunKind:
     path = runs.paths[int(runs.path[place])]
     return RunKind(
         mmu.levels[int(runs.depth[place])], int(runs.flags[place]), tuple(zip(mmu.levels, path, strict=False))

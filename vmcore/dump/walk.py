@@ -14,7 +14,7 @@ from vmcore.errors import ArgumentError
 from vmcore.facts import Facts, Key, Schema, Shape
 from vmcore.paging.mappings import LIMIT, Mappings, find_mappings
 from vmcore.paging.mmu import End, Mmu, Walk, Walks
-from vmcore.paging.runs import Runs, merge
+from vmcore.paging.runs import MappingRuns, merge
 from vmcore.wording import counted
 
 _BLOCK = 1 << 14  # rows of arrays that become Python's numbers at a time
@@ -117,12 +117,12 @@ class Translation:
     @property
     def complete(self) -> bool:
         """Whether every address is mapped."""
-        return not (self.walks.end != End.MAPPED).any()
+        return not (self.walks.end != int(End.MAPPED)).any()
 
     @property
     def partial(self) -> tuple[str, ...]:
         """Why the result is not complete."""
-        lost = int((self.walks.end == End.NOT_IN_MEMORY).sum())
+        lost = int((self.walks.end == int(End.NOT_IN_MEMORY)).sum())
         leads = counted(lost, "address leads", "addresses lead")
         return (f"{leads} to what is not in the dump, of {len(self.walks.end):,}",) if lost else ()
 
@@ -219,7 +219,7 @@ class MappingList:
         rest = f"give --range {self.found.stopped:#x}- for it, or a larger --limit"
         return (*partial[:-1], f"{partial[-1]}; {rest}")
 
-    def runs(self) -> Runs:
+    def runs(self) -> MappingRuns:
         """Merge the mappings into runs."""
         return merge(self.source.mmu, self.found)
 
@@ -286,13 +286,13 @@ def rows(*columns: np.ndarray) -> Iterator[tuple[int, ...]]:
         yield from zip(*(column[at : at + _BLOCK].tolist() for column in columns), strict=True)
 
 
-def run_rows(runs: Runs) -> Iterator[tuple[int, ...]]:
+def run_rows(runs: MappingRuns) -> Iterator[tuple[int, ...]]:
     """Yield virtual and physical address, size and count of each run, and the numbers `run_kind` takes."""
     return rows(runs.virtual, runs.physical, runs.size, runs.count, runs.shift, runs.depth, runs.leaf, runs.flags,
                 runs.path)  # fmt: skip
 
 
-def run_kind(mmu: Mmu, runs: Runs, kind: Sequence[int]) -> Facts:
+def run_kind(mmu: Mmu, runs: MappingRuns, kind: Sequence[int]) -> Facts:
     """Return the keys of `RUN` that many runs share.
 
     Args:

@@ -119,7 +119,10 @@ class PhysicalMemory:
 
     def load(self, address: int, size: int) -> int:
         """Return the aligned little-endian word of ``size`` (4 or 8) bytes at a physical address."""
-        at = self.offset(address, size)
+        if self._first_start <= address and address + size <= self._first_end:  # walks read most words: no call
+            at = address - self._first_delta
+        else:
+            at = self.offset(address, size)
         return self.words64[at >> 3] if size == 8 else self.words32[at >> 2]
 
     def word(self, address: int, size: int) -> int | None:

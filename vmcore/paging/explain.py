@@ -1,4 +1,4 @@
-"""Views of a kernel for people: one address level by level, the area list as /proc prints it."""
+"""Two views of a kernel: the translation of one address level by level, and the area list as /proc prints it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def explain(kernel: Machine, addr: int) -> str:
-    """Return how a virtual address is translated, one line a level, and the result or where it ends.
+    """Return the translation of a virtual address, one line a level, and the result or the reason for its end.
 
     Args:
-        kernel: whose init_mm is walked.
+        kernel: its init_mm is walked.
         addr: virtual, bytes.
     """
     tables, arch = kernel.init_mm, kernel.arch
@@ -23,7 +23,7 @@ def explain(kernel: Machine, addr: int) -> str:
     lines = [f"{addr:#0{wide + 2}x} on {arch.name}, root {tables.root:#x}"]
     for depth, level in enumerate(arch.levels):
         found = tables.entry(addr, depth)
-        assert found is not None  # the levels above were looked at
+        assert found is not None  # the entries above point to tables
         at, word = found
         bits = "|".join(level.names(word)) or "no flags"
         digits = 2 * level.word_bytes
@@ -50,7 +50,7 @@ def explain(kernel: Machine, addr: int) -> str:
 
 
 def _hardware(kernel: Machine, addr: int) -> list[str]:
-    """Return the line for what the MMU reads, where that is another word."""
+    """Return the line for the word that the MMU reads, if that is another word."""
     if kernel.arch.hardware.mirror is None:
         return []
     step = Mmu(kernel.arch, kernel.memory, kernel.init_mm.root).walk(addr).steps[-1]
@@ -71,8 +71,8 @@ _KINDS = (
 def vmallocinfo(kernel: Machine) -> str:
     """Return the area list in the format of /proc/vmallocinfo (mm/vmalloc.c s_show(), 2.6.28 and later).
 
-    The caller's name, which this era does not keep, is left out. Addresses are pointers in C, and the physical one
-    is an unsigned long: an area that reaches the top of the address space ends at 0.
+    The caller's name is left out, because the simulated kernel does not keep it. Addresses are pointers in C, and
+    the physical one is an unsigned long, so an area that reaches the top of the address space ends at 0.
     """
     digits, mask = kernel.arch.word_bits // 4, kernel.arch.word_mask
     lines = []

@@ -1,8 +1,8 @@
-"""Everything that is mapped below a root, found level by level in whole tables.
+"""Enumeration of all mappings below a root, level by level, in whole tables.
 
-The work is bounded whatever the tables say: a table that points to itself, or one that is named a thousand times,
-is looked into as often as it is reached, up to a limit. What lies beyond a limit, or below a table that is not in
-memory, is named in the result.
+The work is limited, whatever the tables contain. For example, a table that points to itself is read as often as
+it is reached, up to a limit. The result names the address at which a limit ended the search, and the tables that
+are not in memory.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from attrs import define, field, frozen
 
 from vmcore.errors import ArgumentError
 from vmcore.paging.mmu import Mmu
-from vmcore.paging.pte import Depth, Page
+from vmcore.paging.pte import LaidOutLevel, Page
 from vmcore.wording import counted
 
-#: Mappings, where the caller gives no limit: 7 GiB in pages of 4 KiB. A list of them takes 280 MiB.
+#: Most mappings to find, if the caller gives no limit: 7 GiB in pages of 4 KiB. They take 280 MiB as a list.
 LIMIT = 1_900_000
-TABLES = 1 << 18  #: tables looked into at one level
-_ENTRIES = 1 << 15  # entries looked at at a time: the arrays in between stay in the cache
-PLAIN = -1  #: ``leaf`` of a page at a last level that lists no leaves
+TABLES = 1 << 18  #: most tables to read at one level
+_ENTRIES = 1 << 15  # entries a step, so that its arrays stay in the cache: ``test_enumerate`` in tests/bench
+NO_LEAF = -1  #: ``leaf`` of a page at a last level that lists no leaves
 
 
 @frozen(eq=False)
 class Missing:
-    """Tables, or parts of a table that is larger than a page, that are not in memory; arrays of shape ``(n,)``.
+    """Tables that are not in memory, or such parts of a table of several pages; arrays of shape ``(n,)``.
 
     Attributes:
-        physical: where it should be, bytes, int64.
-        depth: the level its entries belong to, 0 is the root, int8.
-        start: the first address it serves, uint64.
-        last: the last address it serves, uint64.
+        physical: the address that the memory lacks, bytes, int64.
+        depth: level of the table, 0 is the root's, int8.
+        start: the first virtual address that the table serves, uint64.
+        last: the last virtual address that it serves, uint64.
     """
 
     physical: np.ndarray
@@ -41,29 +41,28 @@ class Missing:
     last: np.ndarray
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of tables or parts."""
         return len(self.physical)
 
 
 @frozen(eq=False)
 class Mappings:
-    """What is mapped, in address order; arrays of shape ``(n,)``.
+    """Mappings in address order, as arrays of shape ``(n,)``.
 
-    A page that an entry repeated over several slots describes is one mapping where all slots agree; else each
-    slot is a mapping of its own size.
+    Some pages have an entry that is repeated over several slots of their table. If all slots agree, the page is
+    one mapping. If not, each slot is a mapping of its own size.
 
     Attributes:
-        virtual: first address, uint64, sign-extended.
-        physical: where that is, bytes, int64.
-        shift: log2 of its bytes, uint8.
-        depth: the level its entry is at, 0 is the root, int8.
-        leaf: index into ``levels[depth].leaves``, int8; -1: the level lists none.
+        virtual: first virtual address, uint64, sign-extended.
+        physical: the physical address that it maps to, bytes, int64.
+        shift: log2 of the bytes mapped, uint8.
+        depth: level of the entry, 0 is the root's, int8.
+        leaf: index into ``levels[depth].leaves``, int8; -1 if the level lists none.
         word: the (first) entry, uint64.
         path: index into ``paths``, int32.
-        paths: the entries of the tables above, root first, without the addresses they hold; one tuple for each
-            different set.
+        paths: the entries above, root first, without their addresses; one tuple for each distinct set.
         missing: tables that are not in memory.
-        stopped: the first address that was not looked at because a limit was reached; None: none was.
+        stopped: the first address that was not searched because a limit was reached; None if none was.
     """
 
     virtual: np.ndarray
@@ -78,12 +77,12 @@ class Mappings:
     stopped: int | None
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of mappings."""
         return len(self.virtual)
 
     @property
     def partial(self) -> tuple[str, ...]:
-        """Why there may be more mappings than these; empty: there are not."""
+        """Reasons why there may be more mappings than these; empty if these are all."""
         why = []
         if n := len(self.missing):
             tables = counted(n, "table is", "tables are")
@@ -94,48 +93,50 @@ class Mappings:
 
 
 def find_mappings(mmu: Mmu, start: int = 0, end: int | None = None, limit: int = LIMIT) -> Mappings:
-    """Find what is mapped in ``[start, end)``; a page that only begins or ends there is found whole.
+    """Find the mappings in ``[start, end)``. A page that only begins or ends there is found whole.
 
     Args:
-        mmu: the root and the memory.
+        mmu: gives the root, the levels and the memory.
         start: virtual, bytes.
-        end: virtual, bytes; None: the end of the address space.
-        limit: how many mappings to find at most, and (with `TABLES`) how long to go on.
+        end: virtual, bytes; None for the end of the address space.
+        limit: most mappings to find. With `TABLES` it also limits the work.
 
     Raises:
-        ArgumentError: the root is not where an entry can be.
+        ArgumentError: the root is not aligned to an entry.
     """
-    if mmu.root % mmu.depths[0].stride:
-        raise ArgumentError(f"root: found {mmu.root:#x}, expected a multiple of {mmu.depths[0].stride}, an entry")
+    if mmu.root % mmu.laid_out[0].stride:
+        raise ArgumentError(
+            f"root: found {mmu.root:#x}, expected a multiple of {mmu.laid_out[0].stride}, an entry"
+        )
     start, last = max(start, 0), mmu.word_mask if end is None else min(end - 1, mmu.word_mask)
     search = _Search(mmu, start, last, limit) if start <= last else _Search(mmu, 0, -1, limit)
     tables = _Tables(np.zeros(1, np.uint64), np.array([mmu.root], np.int64), np.zeros(1, np.int32))
     if start <= last:
-        for number in range(len(mmu.depths)):
-            tables = search.look_into(number, tables)
+        for number in range(len(mmu.laid_out)):
+            tables = search.read_level(number, tables)
     return search.result()
 
 
 class _Tables(NamedTuple):
-    """Tables to look into, or parts of them, in address order: arrays of shape ``(n,)``."""
+    """Tables to read, or parts of them, in address order; arrays of shape ``(n,)``."""
 
-    start: np.ndarray  # the first address it serves
-    at: np.ndarray  # physical address
-    path: np.ndarray
+    start: np.ndarray  # the first virtual address that it serves, uint64
+    at: np.ndarray  # physical address, int64
+    path: np.ndarray  # index into the paths, int32
 
 
 class _Leaves(NamedTuple):
-    """Mappings of one kind: page and level, and log2 of the bytes of each."""
+    """Mappings that have the level, the leaf and the size in common."""
 
-    number: int
+    number: int  # of the level
     leaf: int
-    shift: int
+    shift: int  # log2 of the bytes of each
     arrays: tuple[np.ndarray, ...]  # virtual, physical, word, path
 
 
 @define
 class _Search:
-    """One enumeration: what it looks for, and what it has found so far."""
+    """One enumeration: the range and the limit, and the results so far."""
 
     mmu: Mmu
     start: int
@@ -146,9 +147,9 @@ class _Search:
     missing: list[Missing] = field(factory=list)
     paths: list[tuple[int, ...]] = field(factory=lambda: [()])
 
-    def look_into(self, number: int, tables: _Tables) -> _Tables:
-        """Look into all tables of one level; return those they point to."""
-        d, page = self.mmu.depths[number], 1 << self.mmu.page_shift
+    def read_level(self, number: int, tables: _Tables) -> _Tables:
+        """Read all tables of one level; return the tables that they point to."""
+        d, page = self.mmu.laid_out[number], 1 << self.mmu.page_shift
         tables, row = _rows(d, tables, page)
         per_row, room = row // d.stride, self.limit
         step = max(1, _ENTRIES // per_row)
@@ -165,7 +166,7 @@ class _Search:
                 rest &= ~hit
                 room -= self._keep(number, position, kind, virtual, word, path, hit)
             if not d.last and rest.any():
-                rest &= word & np.uint64(d.bad_mask) == np.uint64(d.good)
+                rest &= word & np.uint64(d.bad_mask) == np.uint64(d.good_value)
                 below.append((virtual[rest], word[rest], path[rest]))
                 found_tables += int(rest.sum())
             if (room < 0 or found_tables > TABLES) and at + step < len(tables.at):
@@ -174,8 +175,8 @@ class _Search:
         return self._descend(d, below)
 
     def _rows(self, number: int, part: _Tables, row: int) -> np.ndarray:
-        """Read rows of entries, (first) words only, uint64; note those that are not in memory."""
-        d = self.mmu.depths[number]
+        """Read rows of entries, (first) words only, uint64; record the rows that are not in memory."""
+        d = self.mmu.laid_out[number]
         words, there = self.mmu.memory.rows(part.at, row, d.size)
         if not there.all():
             start, at = part.start[~there], part.at[~there]
@@ -188,8 +189,8 @@ class _Search:
     def _present(
         self, number: int, part: _Tables, rows: np.ndarray, slots: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return virtual address, word and path of the entries that are present, and that somebody asked for."""
-        d, flat = self.mmu.depths[number], rows.ravel()
+        """Return virtual address, word and path of the entries that are present and in the range."""
+        d, flat = self.mmu.laid_out[number], rows.ravel()
         at = np.flatnonzero(flat & np.uint64(d.present))
         if len(at) == len(flat):
             virtual, word, path = (part.start[:, None] + slots).ravel(), flat, part.path.repeat(len(slots))
@@ -206,13 +207,13 @@ class _Search:
         return virtual, word, path
 
     def _sign_extend(self, virtual: np.ndarray) -> np.ndarray:
-        """Extend the top bit that the root knows."""
-        top = self.mmu.depths[0].shift + self.mmu.levels[0].bits
+        """Extend the top bit of the addresses that the root's index has."""
+        top = self.mmu.laid_out[0].shift + self.mmu.levels[0].bits
         high = self.mmu.word_mask & ~((1 << top) - 1)
         return np.where(virtual >> np.uint64(top - 1) != 0, virtual | np.uint64(high), virtual)
 
     def _overlap(self, virtual: np.ndarray, shift: int) -> np.ndarray:
-        """Tell which pages or tables of ``1 << shift`` bytes reach into the range."""
+        """Return which pages or tables of ``1 << shift`` bytes reach into the range, bool."""
         inside = np.uint64((1 << shift) - 1)
         keep: np.ndarray = virtual & ~inside <= np.uint64(self.last)
         keep &= virtual | inside >= np.uint64(self.start)
@@ -222,13 +223,13 @@ class _Search:
         self, number: int, position: int, kind: Page, virtual: np.ndarray, word: np.ndarray, path: np.ndarray,
         hit: np.ndarray,
     ) -> int:  # fmt: skip
-        """Keep the leaves of one kind; return how many they are."""
+        """Keep the mappings of one kind of page; return how many mappings there are."""
         if not hit.any():
             return 0
         if not hit.all():
             virtual, word, path = virtual[hit], word[hit], path[hit]
-        physical = kind.frames(word)
-        leaf, shift = position if kind.leaf else PLAIN, self.mmu.depths[number].shift
+        physical = kind.starts(word)
+        leaf, shift = position if kind.leaf else NO_LEAF, self.mmu.laid_out[number].shift
         if kind.shift > shift:
             physical |= virtual.view(np.int64) & np.int64(kind.address_mask)
             whole, first = _repeated(virtual, word, kind.shift, 1 << kind.shift - shift)
@@ -245,8 +246,8 @@ class _Search:
     def _stop(self, address: int) -> None:
         self.stopped = address if self.stopped is None else min(address, self.stopped)
 
-    def _descend(self, d: Depth, below: list[tuple[np.ndarray, ...]]) -> _Tables:
-        """Return the tables that entries point to, each with the bits of the entries on the way to it."""
+    def _descend(self, d: LaidOutLevel, below: list[tuple[np.ndarray, ...]]) -> _Tables:
+        """Return the tables that entries point to, each with the path of its entries."""
         if not below:
             return _Tables(np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.int32))
         start, word, path = (np.concatenate(parts) for parts in zip(*below, strict=True))
@@ -258,7 +259,7 @@ class _Search:
         return _Tables(start, d.tables(word), (new + first).astype(np.int32))
 
     def result(self) -> Mappings:
-        """Put together what was found, in address order, and cut it off at the limit."""
+        """Return all mappings that were found, in address order, up to the limit."""
         parts = self.leaves
         sizes = [len(part.arrays[0]) for part in parts]
         kinds = [np.repeat(np.array([part[n] for part in parts], kind), sizes) for n, kind in enumerate(_SAME)]
@@ -275,7 +276,7 @@ class _Search:
         )
 
     def _asked(self, virtual: np.ndarray, shift: np.ndarray) -> slice:
-        """Return which mappings reach into the range, up to the limit; note where that ends."""
+        """Return which mappings reach into the range, up to the limit; record where the limit ends it."""
         first = int(np.searchsorted(virtual, np.uint64(self.start), "right"))
         if first and int(virtual[first - 1]) + (1 << int(shift[first - 1])) > self.start:
             first -= 1
@@ -288,7 +289,7 @@ class _Search:
         return slice(first, max(first, end))
 
     def _missing(self) -> Missing:
-        """Put together the tables that are not in memory and that the range needs."""
+        """Return the tables that are not in memory and that serve the range, in address order."""
         last = self.last if self.stopped is None else min(self.last, self.stopped - 1)
         parts = self.missing or [_NOTHING]
         columns = [np.concatenate([getattr(part, name) for part in parts]) for name in _MISSING]
@@ -304,8 +305,8 @@ _MISSING = ("physical", "depth", "start", "last")
 _NOTHING = Missing(*(np.empty(0, kind) for kind in (np.int64, np.int8, np.uint64, np.uint64)))
 
 
-def _rows(d: Depth, tables: _Tables, page: int) -> tuple[_Tables, int]:
-    """Cut tables into rows that lie in one page each; return the rows and their bytes."""
+def _rows(d: LaidOutLevel, tables: _Tables, page: int) -> tuple[_Tables, int]:
+    """Cut tables into rows that lie in one page each; return the rows, and the bytes of a row."""
     at = tables.at + d.offset
     bits = int(np.bitwise_or.reduce(at)) | d.level.table_bytes | page if len(at) else page
     row = bits & -bits
@@ -318,10 +319,10 @@ def _rows(d: Depth, tables: _Tables, page: int) -> tuple[_Tables, int]:
 
 
 def _repeated(virtual: np.ndarray, word: np.ndarray, shift: int, times: int) -> tuple[np.ndarray, np.ndarray]:
-    """Find pages of ``1 << shift`` bytes whose entry is repeated ``times`` times, as it has to be.
+    """Find pages of ``1 << shift`` bytes whose entry is repeated in all of its ``times`` slots.
 
     Returns:
-        For each entry whether it is part of such a page, bool, and the indices of the first entries.
+        For each entry whether it is part of such a page, bool, and the index of the first entry of each page.
     """
     new = np.ones(len(virtual), bool)
     page = virtual >> np.uint64(shift)

@@ -1,4 +1,4 @@
-"""Processes, as far as the kernel's half of their address space goes."""
+"""The address space of a process: its root table. Only the kernel's half of it is simulated."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from vmcore.paging.tables import PageTables
 
 @frozen(eq=False)
 class Mm:
-    """A process' address space, as far as the kernel's half goes: its own root table.
+    """The address space of a process. Only the kernel's half of it is simulated.
 
     Attributes:
         number: 1, 2, 3 ... in order of creation.
-        tables: below its root.
+        tables: the page tables below its own root.
     """
 
     number: int

@@ -1,8 +1,8 @@
-"""What the MMU sees: translating addresses by an architecture's hardware levels, large pages included.
+"""Page tables as the MMU reads them: translation by an architecture's hardware levels, large pages included.
 
-Linux' own view is `vmcore.paging.linux`. This one is for CPUs, and for the memory of any machine that has been
-saved: it asks its memory for words, and a memory may lack some. One address at a time in plain integers, many in
-whole-array steps; a walk ends after as many steps as there are levels, whatever the tables say.
+Linux' own view is `vmcore.paging.linux`. This one serves the simulated CPUs, and the saved memory of any
+machine. A saved memory may lack some words, so a walk can end there. No walk has more steps than there are
+levels, whatever the tables contain.
 """
 
 from __future__ import annotations
@@ -14,23 +14,28 @@ import numpy as np
 from attrs import frozen
 
 from vmcore.architecture import Architecture, Leaf, Level
-from vmcore.paging.pte import Depth, TableMemory, decode, lay_out
+from vmcore.architecture.levels import decode
+from vmcore.paging.pte import Descent, LaidOutLevel, TableMemory, descend, lay_out
 
-_BLOCK = 1 << 15  # addresses translated at a time: the arrays in between stay in the cache
+_BLOCK = 1 << 15  # addresses a step, so that its arrays stay in the cache: ``test_translate_in_batches``
 
 
 class End(IntEnum):
-    """How a walk ended."""
+    """How a walk ended.
+
+    Arrays are given plain integers, for example ``int(End.MAPPED)``. numpy asks an enum member for attributes, which
+    runs Python code, and drops an exception of a signal handler that arrives there.
+    """
 
     MAPPED = 0
     NOT_PRESENT = 1  # an entry is not present
-    NO_TABLE = 2  # an entry is present, but neither a table nor a page
-    NOT_IN_MEMORY = 3  # an entry lies where the memory has nothing
+    NO_TABLE = 2  # an entry is present, but points to no table and maps no page
+    NOT_IN_MEMORY = 3  # the memory lacks the entry
     NOT_CANONICAL = 4  # the address is not sign-extended
 
 
-class Step(NamedTuple):
-    """One level of a walk: where its entry is, the word there (None: not in memory), and the leaf it is."""
+class WalkStep(NamedTuple):
+    """One level of a walk: where its entry is, the word there (None: not in memory), and the leaf, if any."""
 
     level: Level
     entry_address: int
@@ -39,23 +44,23 @@ class Step(NamedTuple):
 
 
 class Walk(NamedTuple):
-    """A walk for one address: its steps, root first, how it ended, and the physical address or None."""
+    """The walk for one address: its steps, root first, how it ended, and the physical address or None."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[WalkStep, ...]
     end: End
     physical: int | None
 
 
 @frozen(eq=False)
 class Walks:
-    """Walks for many addresses, as arrays of shape ``(n,)``.
+    """The walks for many addresses, as arrays of shape ``(n,)``.
 
     Attributes:
         physical: bytes, int64; -1 where nothing is mapped.
         end: `End`, uint8.
-        depth: the level the walk ended at, 0 is the root, int8; -1: it did not begin.
-        leaf: index into ``levels[depth].leaves`` of the page found, int8; -1: none found, or the level lists none.
-        entries: shape ``(levels, n)``: physical addresses of the entries that were read, int64; -1: not read.
+        depth: the level at which the walk ended, 0 is the root's, int8; -1 if it did not begin.
+        leaf: index into ``levels[depth].leaves`` of the page found, int8; -1 if none was, or the level lists none.
+        entries: shape ``(levels, n)``: physical addresses of the entries that were read, int64; -1 for the others.
         words: shape ``(levels, n)``: the words there, uint64; 0 where none was read.
     """
 
@@ -67,69 +72,51 @@ class Walks:
     words: np.ndarray
 
 
-def _entries(d: Depth, tables: np.ndarray, node: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return which entries of a level to read, each once if they are fewer than the addresses, and whose they are.
-
-    Args:
-        d: the level.
-        tables: physical addresses of tables, int64, shape ``(m,)``.
-        node: for each address the number of its table, int64, shape ``(n,)``.
-        index: for each address that of its entry in the table, int64, shape ``(n,)``.
-
-    Returns:
-        Physical addresses of entries, int64, and for each address the number of its entry, shape ``(n,)``.
-    """
-    size = d.index_mask + 1
-    if len(tables) * size > len(node):
-        return tables[node] + (index * d.stride + d.offset), np.arange(len(node))
-    key = node * size + index
-    used = np.zeros(len(tables) * size, bool)
-    used[key] = True
-    entries = np.flatnonzero(used)
-    number = np.empty(len(used), np.int64)
-    number[entries] = np.arange(len(entries))
-    return tables[entries // size] + (entries % size * d.stride + d.offset), number[key]
-
-
 class Mmu:
-    """The translation that hardware does below one root.
+    """The hardware's translation of addresses below one root.
 
     Attributes:
         levels: the hardware's, root first.
-        memory: what the tables are read from.
+        laid_out: the same levels, laid out for walks.
+        memory: holds the tables.
         root: physical address of the root table; may be changed.
+        page_shift: log2 of the page size, bytes.
+        word_mask: the largest address, an ``unsigned long``.
     """
 
     def __init__(self, arch: Architecture, memory: TableMemory, root: int) -> None:
         """Translate by the hardware view of *arch*, below ``root``."""
         self.levels, self.memory, self.root = arch.hardware_levels, memory, root
         self.page_shift, self.word_mask = arch.page_shift, arch.word_mask
-        #: the levels, laid out for walks
-        self.depths = tuple(lay_out(level, level is self.levels[-1]) for level in self.levels)
+        self.laid_out = lay_out(self.levels)
         bits = arch.hardware.canonical_bits
-        #: (what to add so that canonical addresses are the low ones, how many those are)
+        #: (number to add to make canonical addresses the lowest ones, how many of those there are)
         self._canonical = (1 << bits - 1, 1 << bits) if 0 < bits < arch.word_bits else None
 
     def canonical(self, address: int) -> bool:
-        """Tell whether an address is sign-extended as the hardware wants it."""
+        """Return whether an address is sign-extended as the hardware requires."""
         if self._canonical is None:
             return True
         half, size = self._canonical
         return address + half & self.word_mask < size
 
     def canonical_many(self, addresses: np.ndarray) -> np.ndarray:
-        """Tell for each address (uint64, shape ``(n,)``) whether it is sign-extended as the hardware wants it."""
+        """Return whether each address (uint64, shape ``(n,)``) is sign-extended as the hardware requires; bool."""
         if self._canonical is None:
             return np.ones(len(addresses), bool)
         half, size = self._canonical
         return (addresses + np.uint64(half) & np.uint64(self.word_mask)) < np.uint64(size)
 
     def translate(self, address: int) -> int | None:
-        """Return the physical address a virtual one maps to, bytes; None: nowhere (`walk` says why)."""
+        """Return the physical address (bytes) that a virtual one maps to, or None; `walk` says why there is none.
+
+        This is a copy of `descend` and `walk` that keeps no steps: ``test_translate_one_by_one`` in tests/bench
+        pays for it.
+        """
         if self._canonical is not None and not self.canonical(address):
             return None
         table, word_at = self.root, self.memory.word
-        for d in self.depths:
+        for d in self.laid_out:
             word = word_at(table + d.offset + (address >> d.shift & d.index_mask) * d.stride, d.size)
             if word is None or not word & d.present:
                 return None
@@ -137,37 +124,41 @@ class Mmu:
                 if word & page.mask == page.value:
                     frame = word & page.in_place or decode(page.frame, word)
                     return frame & ~page.address_mask | address & page.address_mask
-            if d.last or word & d.bad_mask != d.good:
+            if d.last or word & d.bad_mask != d.good_value:
                 return None
-            table = word & d.in_place or decode(d.level.frame, word)
+            table = word & d.in_place or d.table(word)
         return None
 
     def walk(self, address: int) -> Walk:
-        """Translate one virtual address, step by step.
+        """Translate one virtual address, and keep each step.
 
         Args:
             address: virtual, bytes, 0 to the largest ``unsigned long``.
         """
         if not self.canonical(address):
             return Walk((), End.NOT_CANONICAL, None)
-        table = self.root
-        steps: list[Step] = []
-        for d in self.depths:
-            at = table + d.offset + (address >> d.shift & d.index_mask) * d.stride
-            word = self.memory.word(at, d.size)
+        steps: list[WalkStep] = []
+        end, physical = End.NO_TABLE, None
+
+        def follow(_number: int, d: LaidOutLevel, at: int) -> int | None:
+            nonlocal end, physical
+            word, leaf = self.memory.word(at, d.size), None
             if word is None:
-                return Walk((*steps, Step(d.level, at, None)), End.NOT_IN_MEMORY, None)
-            if not word & d.present:
-                return Walk((*steps, Step(d.level, at, word)), End.NOT_PRESENT, None)
-            for page in d.pages:
-                if word & page.mask == page.value:
-                    physical = decode(page.frame, word) & ~page.address_mask | address & page.address_mask
-                    return Walk((*steps, Step(d.level, at, word, page.leaf)), End.MAPPED, physical)
-            steps.append(Step(d.level, at, word))
-            if d.last or word & d.bad_mask != d.good:
-                break
-            table = decode(d.level.frame, word)
-        return Walk(tuple(steps), End.NO_TABLE, None)
+                end = End.NOT_IN_MEMORY
+            elif not word & d.present:
+                end = End.NOT_PRESENT
+            else:
+                for page in d.pages:
+                    if word & page.mask == page.value:
+                        end, leaf = End.MAPPED, page.leaf
+                        physical = page.start(word) | address & page.address_mask
+                        break
+            steps.append(WalkStep(d.level, at, word, leaf))
+            points = end is End.NO_TABLE and not d.last and word is not None and word & d.bad_mask == d.good_value
+            return word if points else None
+
+        descend(self.laid_out, self.root, address, follow)
+        return Walk(tuple(steps), end, physical)
 
     def translate_many(self, addresses: np.ndarray) -> np.ndarray:
         """Return the physical addresses that many virtual ones map to; `walk_many` says why one maps to none.
@@ -176,7 +167,7 @@ class Mmu:
             addresses: virtual, bytes, uint64, shape ``(n,)``, in any order.
 
         Returns:
-            Bytes, int64, shape ``(n,)``; -1: nowhere.
+            Bytes, int64, shape ``(n,)``; -1 where nothing is mapped.
         """
         addresses = np.ascontiguousarray(addresses, np.uint64)
         out = np.full(len(addresses), -1, np.int64)
@@ -185,18 +176,10 @@ class Mmu:
         return out
 
     def _translate_block(self, addresses: np.ndarray, out: np.ndarray) -> None:
-        """Translate some addresses into ``out``; an entry that many of them share is read once.
-
-        An address is at a *node*, which has the table to look into: its number is in ``node``.
-        """
-        who = np.arange(len(addresses))
-        if not (good := self.canonical_many(addresses)).all():
-            who, addresses = who[good], addresses[good]
-        node, tables = np.zeros(len(who), np.int64), np.array([self.root], np.int64)
-        for d in self.depths:
-            index = (addresses >> np.uint64(d.shift) & np.uint64(d.index_mask)).view(np.int64)
-            at, node = _entries(d, tables, node, index)
-            found, there = self.memory.words(at, d.size)
+        """Translate some addresses into ``out``."""
+        walk = Descent(self.root, addresses, self.canonical_many(addresses))
+        for d in self.laid_out:
+            found, there = self.memory.words(walk.entries(d), d.size)
             found = found.astype(np.uint64, copy=False)
             rest = there & (found & np.uint64(d.present) != 0)
             for page in d.pages:
@@ -204,48 +187,46 @@ class Mmu:
                 if not hit.any():
                     continue
                 rest &= ~hit
-                here, inside = hit[node], np.int64(page.address_mask)
-                values = page.frames(found)[node] | addresses.view(np.int64) & inside
-                out[who[here]] = values[here]
-            if d.last or not (rest := rest & (found & np.uint64(d.bad_mask) == np.uint64(d.good))).any():
+                here = hit[walk.node]
+                values = page.starts(found)[walk.node] | walk.addresses.view(np.int64) & np.int64(
+                    page.address_mask
+                )
+                out[walk.who[here]] = values[here]
+            if d.last or not (rest := rest & (found & np.uint64(d.bad_mask) == np.uint64(d.good_value))).any():
                 return
-            tables = d.tables(found)
-            if not rest.all():
-                on = rest[node]
-                who, addresses, node = who[on], addresses[on], node[on]
+            walk.follow(d, found, rest)
 
     def walk_many(self, addresses: np.ndarray) -> Walks:
-        """Translate many virtual addresses (uint64, shape ``(n,)``), level by level."""
+        """Translate many virtual addresses (uint64, shape ``(n,)``), and keep each step."""
         n, addresses = len(addresses), addresses.astype(np.uint64, copy=False)
-        physical, end = np.full(n, -1, np.int64), np.full(n, End.NO_TABLE, np.uint8)
+        physical, end = np.full(n, -1, np.int64), np.full(n, int(End.NO_TABLE), np.uint8)
         depth, leaf = np.full(n, -1, np.int8), np.full(n, -1, np.int8)
-        entries = np.full((len(self.depths), n), -1, np.int64)
-        words = np.zeros((len(self.depths), n), np.uint64)
-        alive = np.arange(n)
-        if self._canonical is not None:
-            good = self.canonical_many(addresses)
-            end[~good] = End.NOT_CANONICAL
-            alive = alive[good]
-        table = np.full(len(alive), self.root, np.int64)
-        for number, d in enumerate(self.depths):
-            index = (addresses[alive] >> np.uint64(d.shift) & np.uint64(d.index_mask)).astype(np.int64)
-            at = table + d.offset + index * d.stride
+        entries = np.full((len(self.laid_out), n), -1, np.int64)
+        words = np.zeros((len(self.laid_out), n), np.uint64)
+        canonical = self.canonical_many(addresses)
+        end[~canonical] = int(End.NOT_CANONICAL)
+        walk = Descent(self.root, addresses, canonical)
+        for number, d in enumerate(self.laid_out):
+            at = walk.entries(d)
             found, there = self.memory.words(at, d.size)
-            found = found.astype(np.uint64)
-            depth[alive], entries[number, alive], words[number, alive] = number, at, found
+            found, who, node = found.astype(np.uint64, copy=False), walk.who, walk.node
+            depth[who], entries[number, who], words[number, who] = number, at[node], found[node]
             present = found & np.uint64(d.present) != 0
-            end[alive[~there]] = End.NOT_IN_MEMORY
-            end[alive[there & ~present]] = End.NOT_PRESENT
+            end[who[~there[node]]] = int(End.NOT_IN_MEMORY)
+            end[who[(there & ~present)[node]]] = int(End.NOT_PRESENT)
             rest = there & present
             for position, page in enumerate(d.pages):
                 hit = rest & (found & np.uint64(page.mask) == np.uint64(page.value))
+                if not hit.any():
+                    continue
                 rest &= ~hit
-                who, inside = alive[hit], np.int64(page.address_mask)
-                physical[who] = page.frames(found[hit]) | addresses[who].view(np.int64) & inside
-                end[who] = End.MAPPED
-                leaf[who] = position if page.leaf is not None else -1
+                here = hit[node]
+                mapped = who[here]
+                inside = walk.addresses.view(np.int64) & np.int64(page.address_mask)
+                physical[mapped] = (page.starts(found)[node] | inside)[here]
+                end[mapped] = int(End.MAPPED)
+                leaf[mapped] = position if page.leaf is not None else -1
             if d.last:
                 break
-            rest &= found & np.uint64(d.bad_mask) == np.uint64(d.good)
-            alive, table = alive[rest], d.tables(found[rest])
+            walk.follow(d, found, rest & (found & np.uint64(d.bad_mask) == np.uint64(d.good_value)))
         return Walks(physical, end, depth, leaf, entries, words)

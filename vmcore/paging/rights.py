@@ -1,6 +1,6 @@
-"""What the entries of a walk allow, as an architecture's `Access` records have it: bits, and marks to set.
+"""The rights that the entries of a walk give, by the `Access` records, and the bits that the MMU sets in them.
 
-One walk in plain integers, many in arrays; both say the same.
+There is one form for a single walk in plain integers and one for many walks in arrays. Both give the same rights.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 
 from vmcore.architecture import Access, Architecture, Pairs
 from vmcore.memory.physical import PhysicalMemory
-from vmcore.paging.mmu import End, Step, Walk, Walks
+from vmcore.paging.mmu import End, Walk, Walks, WalkStep
 
 READ: Final = 0x01
 WRITE: Final = 0x02
@@ -19,16 +19,16 @@ EXECUTE: Final = 0x04
 SHARED: Final = 0x08  #: the page is in every address space
 CACHED: Final = 0x10
 WRITE_BACK: Final = 0x20
-CLEAN: Final = 0x40  #: the MMU has to mark the entry before the page is written
-RESERVED: Final = 0x80  #: a reserved bit is set: every use faults
+CLEAN: Final = 0x40  #: the MMU has to set the entry's dirty bit before the page is written
+RESERVED: Final = 0x80  #: a reserved bit is set, so every use faults
 RIGHTS: Final = READ | WRITE | EXECUTE
 
 NAMES = {READ: "read", WRITE: "write", EXECUTE: "execute"}
-_MANAGER, _NOBODY = 3, 0
+_MANAGER, _NO_ACCESS = 3, 0  #: fields of the domain register
 
 
 class Mark(NamedTuple):
-    """A word the MMU stores back: where, its size in bytes, and the word with accessed and dirty bits set."""
+    """A word that the MMU stores back: its address, its bytes, and the word with accessed and dirty bits set."""
 
     address: int
     size: int
@@ -46,19 +46,19 @@ def _holding(pairs: Pairs, words: np.ndarray) -> np.ndarray:
     return out
 
 
-def _access(step: Step) -> Access:
+def _access(step: WalkStep) -> Access:
     own = step.leaf.access if step.leaf is not None else None
     return step.level.access if own is None else own
 
 
 class Rights:
-    """The rights an architecture's hardware reads off its entries.
+    """The rights that an architecture's hardware takes from its entries.
 
-    Flags are READ to EXECUTE, what the page is (SHARED, CACHED, WRITE_BACK, CLEAN), and RESERVED.
+    Flags are the rights READ to EXECUTE, the page's properties (SHARED, CACHED, WRITE_BACK, CLEAN), and RESERVED.
     """
 
     def __init__(self, arch: Architecture) -> None:
-        """Read them by the hardware view of *arch*."""
+        """Use the hardware levels and the domain register of ``arch``."""
         self._levels, self._register = arch.hardware_levels, arch.hardware.domain_register
 
     def of(self, walk: Walk) -> int:
@@ -88,15 +88,15 @@ class Rights:
         return rights | (CLEAN if word & access.dirty != access.dirty else 0)
 
     def of_many(self, walks: Walks) -> np.ndarray:
-        """Return the flags of many walks, uint8, shape ``(n,)``; 0 where nothing is mapped."""
+        """Return the flags of many walks, uint8, shape ``(n,)``; 0 where no page is mapped."""
         n = len(walks.physical)
         flags, domain = np.full(n, RIGHTS, np.uint8), np.zeros(n, np.uint64)
         reserved = np.zeros(n, bool)
         for depth, leaf, access in self._kinds():
             on = (walks.depth >= depth) if leaf is None else (walks.depth == depth) & (walks.leaf == leaf)
-            if leaf is None:  # a table here, or a page of a level that lists none
+            if leaf is None:  # an entry that points to a table, or maps a page of a level that lists no leaves
                 on &= (walks.depth > depth) | (walks.leaf < 0)
-            who = np.flatnonzero(on & (walks.end == End.MAPPED))
+            who = np.flatnonzero(on & (walks.end == int(End.MAPPED)))
             if not len(who):
                 continue
             words = walks.words[depth, who]
@@ -106,15 +106,15 @@ class Rights:
             if access.domain is not None:
                 domain[who] = words >> np.uint64(access.domain) & np.uint64(0xF)
             page = walks.depth[who] == depth
-            self._kind(flags, who[page], words[page], access)
+            self._set_properties(flags, who[page], words[page], access)
         if self._register is not None:
             self._apply_domains(flags, domain)
         flags[reserved] = RESERVED
-        flags[walks.end != End.MAPPED] = 0
+        flags[walks.end != int(End.MAPPED)] = 0
         return flags
 
     def shifts(self, walks: Walks) -> np.ndarray:
-        """Return log2 of the bytes the entry of each page maps, uint8; the level's where nothing is mapped."""
+        """Return log2 of the bytes that each page's entry maps, uint8; the level's where no page is mapped."""
         out = np.zeros(len(walks.depth), np.uint8)
         for depth, level in enumerate(self._levels):
             out[walks.depth == depth] = level.shift
@@ -132,8 +132,8 @@ class Rights:
         return out
 
     @staticmethod
-    def _kind(flags: np.ndarray, who: np.ndarray, words: np.ndarray, access: Access) -> None:
-        """Add what the entries of pages say of them."""
+    def _set_properties(flags: np.ndarray, who: np.ndarray, words: np.ndarray, access: Access) -> None:
+        """Set the flags of pages by their entries."""
         cached = _holding(access.cached, words)
         flags[who[_holding(access.shared, words)]] |= SHARED
         flags[who[cached]] |= CACHED
@@ -144,10 +144,10 @@ class Rights:
         assert self._register is not None
         field = np.uint64(self._register) >> np.uint64(2) * domain & np.uint64(3)
         flags[field == _MANAGER] |= RIGHTS
-        flags[field == _NOBODY] &= 0xFF ^ RIGHTS
+        flags[field == _NO_ACCESS] &= 0xFF ^ RIGHTS
 
     def marks(self, walk: Walk, write: bool) -> list[Mark]:
-        """Return the words the MMU stores when it uses a walk that found a page, root first."""
+        """Return the words that the MMU stores when it uses a walk that found a page, root first."""
         out = []
         for step in walk.steps:
             access, word = _access(step), step.word
@@ -158,7 +158,7 @@ class Rights:
         return out
 
     def mark_many(self, walks: Walks, used: np.ndarray, write: bool, memory: PhysicalMemory) -> None:
-        """Store the words the MMU stores when it uses the walks with numbers *used*, which found pages."""
+        """Store the words that the MMU stores when it uses the walks with numbers ``used``, which found pages."""
         for depth, leaf, access in self._kinds():
             last = walks.depth[used] == depth
             on = last & (walks.leaf[used] == leaf) if leaf is not None else ~last | (walks.leaf[used] < 0)
@@ -172,12 +172,12 @@ class Rights:
 
 
 def _under(field: int, rights: int) -> int:
-    """Return the rights that are left under a field of the domain register."""
-    return RIGHTS if field == _MANAGER else 0 if field == _NOBODY else rights
+    """Return the rights that a field of the domain register leaves."""
+    return RIGHTS if field == _MANAGER else 0 if field == _NO_ACCESS else rights
 
 
 def error_code(flags: int, access: int) -> int:
-    """Return the error code `vmcore.hookspecs.vmcore_vmalloc_fault` documents, for an access that faulted."""
+    """Return the error code of an access that faulted, as `vmcore.hookspecs.vmcore_vmalloc_fault` documents it."""
     protection = 1 if flags else 0
     reserved = 8 if flags & RESERVED else 0
     return protection | (2 if access == WRITE else 0) | reserved | (16 if access == EXECUTE else 0)

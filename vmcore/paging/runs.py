@@ -1,27 +1,29 @@
-"""Mappings that belong together, as runs, and runs that are repeated."""
+"""Runs of mappings that continue each other, and series of equal runs."""
 
 from __future__ import annotations
 
 import numpy as np
 from attrs import frozen
 
-from vmcore.paging.mappings import PLAIN, Mappings
+from vmcore.paging.mappings import NO_LEAF, Mappings
 from vmcore.paging.mmu import Mmu
 
 
 @frozen(eq=False)
-class Runs:
-    """Mappings that follow each other, virtually and physically, with the same bits; arrays of shape ``(n,)``.
+class MappingRuns:
+    """Runs of mappings, as arrays of shape ``(n,)``.
+
+    The mappings of a run follow each other virtually and physically, and have the same size and bits.
 
     Attributes:
-        virtual: first address, uint64.
-        physical: where that is, bytes, int64.
-        size: bytes, uint64.
-        count: mappings in it, int64.
-        shift: log2 of the bytes of each, uint8.
-        depth: the level their entries are at, int8.
+        virtual: first virtual address, uint64.
+        physical: the physical address that it maps to, bytes, int64.
+        size: bytes of the run, uint64.
+        count: mappings in the run, int64.
+        shift: log2 of the bytes of each mapping, uint8.
+        depth: level of the entries, 0 is the root's, int8.
         leaf: as in `Mappings`, int8.
-        flags: their entries without the addresses, uint64.
+        flags: the entries without their addresses, uint64.
         path: as in `Mappings`, int32.
         paths: as in `Mappings`.
     """
@@ -38,15 +40,16 @@ class Runs:
     paths: tuple[tuple[int, ...], ...]
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of runs."""
         return len(self.virtual)
 
 
-def merge(mmu: Mmu, found: Mappings) -> Runs:
-    """Make runs of mappings: the next address, the next frame, the same page size and the same bits.
+def merge(mmu: Mmu, found: Mappings) -> MappingRuns:
+    """Merge mappings that continue each other into runs.
 
-    The bits are those of the mapping's own entry and of the entries of the tables above: what an upper entry
-    forbids (execution, say) is a difference. What they mean together is the architecture's business.
+    A mapping continues a run if its addresses come next, and it has the same size and the same bits. The bits are
+    those of its entry and of the entries above. For example, an upper entry that forbids execution begins a new
+    run. The meaning of the bits is not considered.
     """
     flags = leaf_flags(mmu, found)
     size = np.uint64(1) << found.shift.astype(np.uint64)
@@ -61,15 +64,17 @@ def merge(mmu: Mmu, found: Mappings) -> Runs:
     columns = (found.shift, found.depth, found.leaf, flags, found.path)
     shift, depth, leaf, flags, path = (column[first] for column in columns)
     virtual, physical = found.virtual[first], found.physical[first]
-    return Runs(virtual, physical, whole, count, shift, depth, leaf, flags, path, found.paths)
+    return MappingRuns(virtual, physical, whole, count, shift, depth, leaf, flags, path, found.paths)
 
 
-def repeats(runs: Runs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Find runs that are the same but for their address, at equal distances: one directory cloned many times.
+def repeats(runs: MappingRuns) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Find series of runs that differ in their virtual address alone, and lie at equal distances.
+
+    For example, one directory that many upper entries name gives such a series.
 
     Returns:
-        The index of the first of each such series, how many runs it has, both int64, and the distance in bytes,
-        uint64; a run that is not repeated is a series of 1.
+        For each series the index of its first run and its number of runs, both int64, and the distance in bytes,
+        uint64. A run that is not repeated is a series of 1.
     """
     same = np.zeros(len(runs), bool)
     if len(runs):
@@ -80,7 +85,7 @@ def repeats(runs: Runs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     distance[1:] = runs.virtual[1:] - runs.virtual[:-1]
     other = np.zeros(len(runs), bool)
     other[1:] = same[1:] & same[:-1] & (distance[1:] != distance[:-1])
-    # where one series follows another, the step between them is neither's: of breaks in a row each second counts
+    # the distance from one series to the next belongs to neither: of changes in a row each second one is real
     place = np.arange(len(runs))
     since = place - np.maximum.accumulate(np.where(other, 0, place))
     first = np.flatnonzero(~same | other & (since % 2 == 1))
@@ -89,11 +94,11 @@ def repeats(runs: Runs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def leaf_flags(mmu: Mmu, found: Mappings) -> np.ndarray:
-    """Return the entries of mappings without the bits that hold the address, uint64, shape ``(n,)``."""
+    """Return the entries of mappings without the bits of their address fields, uint64, shape ``(n,)``."""
     flags = found.word.copy()
-    for number, d in enumerate(mmu.depths):
+    for number, d in enumerate(mmu.laid_out):
         for position, page in enumerate(d.pages):
-            these = (found.depth == number) & (found.leaf == (position if page.leaf else PLAIN))
+            these = (found.depth == number) & (found.leaf == (position if page.leaf else NO_LEAF))
             mask = sum(s.entry_mask for s in page.frame)
             flags[these] &= np.uint64(~mask & (1 << 64) - 1)
     return flags
