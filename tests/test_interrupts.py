@@ -188,6 +188,7 @@ def test_real_signals_at_random_moments(kernel, registry, kind):
 
 def test_a_second_interrupt_changes_nothing(kernel, arch):
     k = kernel(arch, ram="64M")
+    k.vfree(k.vmalloc(PAGE))  # the first one makes page tables
     with pytest.raises(Stop):
         interrupt(lambda: k.vmalloc(PAGE), interrupt(lambda: k.vfree(k.vmalloc(PAGE)), 0) // 4)
     first = k.dead

@@ -99,10 +99,20 @@ class Registry:
             return PluginError(name, distribution, module, cause)
 
         _check_version(getattr(plugin, "vmcore_api", None), refuse)
-        self._register(plugin, name, refuse)
+        self.register(plugin, name, refuse)
         self.sources[name] = (distribution, module)
 
-    def _register(self, plugin: object, name: str, refuse: Callable[[str], PluginError]) -> None:
+    def register(self, plugin: object, name: str, refuse: Callable[[str], PluginError]) -> None:
+        """Register a plugin that need not declare a contract version.
+
+        Args:
+            plugin: the plugin.
+            name: its name.
+            refuse: makes the error that a cause of refusal is raised as.
+
+        Raises:
+            PluginError: see `add`.
+        """
         _check_marks(plugin, self.manager, refuse)
         if self.manager.has_plugin(name) or self.manager.is_registered(plugin):
             raise refuse("its name is taken, or it is registered under another name already")
@@ -141,7 +151,7 @@ class Registry:
         for number, listener in enumerate(listeners):
             kind = getattr(listener, "__name__", type(listener).__name__)
             name = f"listener {number}"
-            more._register(listener, name, partial(PluginError, name, GIVEN, kind))
+            more.register(listener, name, partial(PluginError, name, GIVEN, kind))
             more.sources[name] = (GIVEN, kind)
         return more
 

@@ -188,20 +188,20 @@ class _Checked(_Replay):
     _cpus: dict[int, int] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        _Replay.__attrs_post_init__(self)
+        super().__attrs_post_init__()
         events, count = self.trace.events, len(self.kernel.cpus)
         self._cpus = {line: max(0, cpu) % count for line, cpu in zip(events.line, events.cpu, strict=True)}
 
     def _alloc(self, addr: int, size: int, align: int, route: Route) -> None:
         with self.kernel.on_cpu(self._cpus[self.line]) as cpu:
-            _Replay._alloc(self, addr, size, align, route)
+            super()._alloc(addr, size, align, route)
             area, _ = self.live[addr]
             if area is not None and area.pages is not None:
                 self._touch(cpu, area)
 
     def _free(self, addr: int) -> None:
         with self.kernel.on_cpu(self._cpus[self.line]):
-            _Replay._free(self, addr)
+            super()._free(addr)
 
     def _touch(self, cpu: Cpu, area: VmStruct) -> None:
         """Load from, store to and load from the first and the last page of an area.
