@@ -7,7 +7,7 @@ from tests.listening import Recorder
 from vmcore.errors import KernelBug, KernelDead, KernelOops, OutOfMemory, PluginError
 from vmcore.flags import VM
 from vmcore.hookspecs import hookimpl
-from vmcore.machine.machine import FLUSH_LOG
+from vmcore.machine.symbols import FLUSH_LOG
 from vmcore.port.structs import VmAreaStruct
 
 RAM = 64 << 20

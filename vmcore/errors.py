@@ -245,6 +245,13 @@ class KernelFailure(VmcoreError):
         self.lines = tuple(lines)
         super().__init__(message)
 
+    def __eq__(self, other: object) -> bool:
+        """Compare the facts: a copy, and one that came from another process, is equal."""
+        return type(self) is type(other) and str(self) == str(other) and self.__dict__ == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self), str(self)))
+
 
 class OutOfVmallocSpace(KernelFailure, MemoryError):
     """No hole fits: C answers NULL after "allocation failed: out of vmalloc space".
