@@ -5,7 +5,7 @@ import os
 import pytest
 from hypothesis import settings
 
-from tests import synthetic
+from tests.support import synthetic
 from vmcore.architecture import Architecture
 from vmcore.dump import open_dump
 from vmcore.errors import choices

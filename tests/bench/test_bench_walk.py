@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from tests.dumps import core
+from tests.support.dumps import core
 from vmcore import Kernel
 from vmcore.dump import open_dump
 from vmcore.linking.registry import load

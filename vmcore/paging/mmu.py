@@ -23,8 +23,8 @@ _BLOCK = 1 << 15  # addresses a step, so that its arrays stay in the cache: ``te
 class End(IntEnum):
     """How a walk ended.
 
-    Arrays are given plain integers, for example ``int(End.MAPPED)``. numpy asks an enum member for attributes. That
-    runs Python code, and numpy drops an exception of a signal handler that arrives there.
+    Arrays are given plain integers, for example ``int(End.MAPPED)``. numpy asks an enum member for attributes.
+    That runs Python code, and numpy drops an exception of a signal handler that arrives there.
     """
 
     MAPPED = 0

@@ -1,0 +1,319 @@
+"""Page tables of every machine, against a slow walker of its own: map, unmap, look up, run out."""
+
+import random
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from tests.support.slow_walker import FIRST_TABLE, ROOT, Bench, Oops, decode, encode, entry_address
+from vmcore.architecture import LayoutRequest
+from vmcore.errors import OutOfMemory
+from vmcore.flags import NO_FRAME
+
+OVERWRITTEN = ("!pte_none(*pte)", "vmap_pte_range")
+NOT_PRESENT = ("!pte_none(ptent) && !pte_present(ptent)", "vunmap_pte_range")
+
+
+def start_of(arch):
+    return arch.lay_out(LayoutRequest(ram=256 << 20)).vmalloc_start
+
+
+def per_table(arch):
+    return 1 << arch.levels[-1].bits
+
+
+def pages_in_window(arch):
+    layout = arch.lay_out(LayoutRequest(ram=256 << 20))
+    return layout.vmalloc.size >> arch.page_shift
+
+
+def numbers(count, seed=1):
+    return np.random.default_rng(seed).integers(0, 1 << 18, count)
+
+
+def expected(arch, start, frames, prot):
+    last = arch.levels[-1]
+    supported = arch.supported_pte_mask & (1 << 8 * last.entry_bytes) - 1
+    return {
+        start + (n << arch.page_shift): encode(last, int(f) << arch.page_shift, prot) & supported
+        for n, f in enumerate(frames)
+    }
+
+
+def map_pages(bench, start, frames, prot=None):
+    end = start + (len(frames) << bench.arch.page_shift)
+    return bench.tables.map(start, end, np.asarray(frames, np.int64), prot or bench.arch.page_kernel)
+
+
+COUNTS = {
+    "one": lambda n: 1,
+    "few": lambda n: 24,
+    "more than a few": lambda n: 25,
+    "a table": lambda n: n,
+    "a table and one": lambda n: n + 1,
+    "few tables": lambda n: 3 * n + 5,
+    "many tables": lambda n: 18 * n + 7,
+}
+
+
+@pytest.mark.parametrize("count", COUNTS.values(), ids=COUNTS)
+@pytest.mark.parametrize("skip", [0, -3], ids=["at a table's start", "near its end"])
+def test_map_and_unmap(arch, count, skip):
+    bench, tables = Bench(arch), per_table(arch)
+    count = count(tables)
+    start = start_of(arch) + ((tables + skip) << arch.page_shift)
+    frames = numbers(count)
+    result = map_pages(bench, start, frames)
+    assert (result.ok, result.done, result.what) == (True, count, "")
+    want = expected(arch, start, frames, arch.page_kernel)
+    assert bench.scan() == want
+    addresses, words = bench.tables.entries()
+    assert dict(zip(addresses.tolist(), words.tolist(), strict=True)) == want
+    assert addresses.tolist() == sorted(want)
+    found = bench.tables.frames(start - arch.page_size, count + 2).tolist()
+    assert found == [NO_FRAME, *frames.tolist(), NO_FRAME]
+    for address in {start, start + (count // 2 << arch.page_shift), max(want)}:
+        assert bench.tables.lookup(address + 5) == want[address]
+        assert bench.tables.frame(address) == decode(arch.levels[-1], want[address]) >> arch.page_shift
+    made = dict(bench.tables.tables)
+    bench.tables.unmap(start, start + (count << arch.page_shift))
+    assert (bench.scan(), bench.log, bench.tables.tables) == ({}, [], made)
+    assert bench.tables.frames(start, count).tolist() == [NO_FRAME] * count
+    assert [len(a) for a in bench.tables.entries()] == [0, 0]
+
+
+def test_random_ranges_agree_with_a_dictionary(arch):
+    bench, rng, want = Bench(arch), random.Random(5), {}
+    base, room = start_of(arch), min(40 * per_table(arch), pages_in_window(arch))
+    for step in range(60):
+        count = rng.choice([1, 3, 24, 30, per_table(arch), rng.randrange(1, room)])
+        first = rng.randrange(room - count + 1)
+        start, end = (base + (n << arch.page_shift) for n in (first, first + count))
+        inside = [a for a in want if start <= a < end]
+        if inside or step % 3 == 0:
+            bench.tables.unmap(start, end)
+            for address in inside:
+                del want[address]
+        else:
+            frames = numbers(count, step)
+            map_pages(bench, start, frames)
+            want |= expected(arch, start, frames, arch.page_kernel)
+    assert bench.scan() == want
+    assert bench.log == []
+
+
+@pytest.mark.parametrize("count", [COUNTS["few tables"], COUNTS["many tables"]], ids=["few tables", "many tables"])
+def test_page_by_page_range_by_range_and_with_listeners_are_the_same_bytes(arch, count):
+    count = count(per_table(arch))
+    start, frames = start_of(arch) + (7 << arch.page_shift), numbers(count)
+    heard = {"on_mapped": lambda **a: None, "on_cleared": lambda **a: None, "on_table": lambda **a: None}
+    benches = [Bench(arch), Bench(arch), Bench(arch, **heard)]
+    map_pages(benches[0], start, frames)
+    map_pages(benches[2], start, frames)
+    for n, frame in enumerate(frames):
+        map_pages(benches[1], start + (n << arch.page_shift), [frame])
+    one, single, listened = (bench.table_bytes() for bench in benches)
+    assert one == single == listened
+    low, high = start + (3 << arch.page_shift), start + (count - 3 << arch.page_shift)
+    benches[0].tables.unmap(low, high)
+    benches[2].tables.unmap(low, high)
+    for address in range(low, high, arch.page_size):
+        benches[1].tables.unmap(address, address + arch.page_size)
+    one, single, listened = (bench.table_bytes() for bench in benches)
+    assert one == single == listened
+    assert len(benches[0].scan()) == 6
+
+
+def test_tables_are_made_one_a_level_and_linked_with_the_records_flags(arch):
+    bench, start = Bench(arch), start_of(arch)
+    map_pages(bench, start, [1])
+    assert bench.handed_out == [FIRST_TABLE + n * arch.page_size for n in range(len(arch.levels) - 1)]
+    assert bench.tables.tables == {level.name: 1 for level in arch.levels[1:]}
+    for depth, (level, table) in enumerate(zip(arch.levels[:-1], bench.handed_out, strict=True)):
+        at, size = entry_address(bench, start, depth), level.word_bytes
+        first = encode(level, table, level.table_flags)
+        assert bench.tables.entry(start, depth) == (at, first)
+        assert [bench.word(at + n * size, size) for n in range(1 + len(level.repeat))] == [
+            first, *(first + more for more in level.repeat)
+        ]  # fmt: skip
+        assert bench.tables.address_of(first, depth) == table
+
+
+def test_an_entry_below_an_empty_one_is_none(arch):
+    bench, start = Bench(arch), start_of(arch)
+    assert bench.tables.entry(start, 0) == (entry_address(bench, start, 0), 0)
+    assert all(bench.tables.entry(start, depth) is None for depth in range(1, len(arch.levels)))
+    assert (bench.tables.lookup(start), bench.tables.frame(start)) == (None, None)
+    map_pages(bench, start, [1])
+    for depth in (-1, len(arch.levels)):
+        message = f"depth {depth}: these tables have levels 0 to {len(arch.levels) - 1}"
+        with pytest.raises(IndexError, match=message):
+            bench.tables.entry(start, depth)
+
+
+def test_a_table_may_fail_at_every_level(arch):
+    start = start_of(arch)
+    for depth in range(len(arch.levels) - 1):
+        bench = Bench(arch)
+        bench.failing = depth + 1
+        result = map_pages(bench, start, [1, 2])
+        assert (result.ok, result.done, result.what) == (False, 0, "table")
+        assert list(bench.tables.tables.values()) == [1] * depth + [0] * (len(arch.levels) - 1 - depth)
+        assert bench.failing == 0
+        assert map_pages(bench, start, [1, 2]).ok
+        assert len(bench.scan()) == 2
+
+
+@pytest.mark.parametrize("nth", [1, 3, 17])
+def test_what_was_mapped_before_a_table_failed_stays(arch, nth):
+    bench, tables = Bench(arch), per_table(arch)
+    start = start_of(arch) - start_of(arch) % (tables << arch.page_shift) + (tables - 2 << arch.page_shift)
+    frames = numbers(18 * tables)
+    map_pages(bench, start, frames[:1])
+    bench.failing = nth
+    result = map_pages(bench, start + arch.page_size, frames)
+    done = 1 + (nth - 1) * tables
+    assert (result.ok, result.done, result.what) == (False, done, "table")
+    assert len(bench.scan()) == done + 1
+
+
+def test_a_source_that_is_empty(arch):
+    upper = len(arch.levels) - 1
+    bench = Bench(arch, tables=range(FIRST_TABLE, FIRST_TABLE + upper * arch.page_size, arch.page_size))
+    tables = per_table(arch)
+    start = start_of(arch) - start_of(arch) % (tables << arch.page_shift)
+    result = map_pages(bench, start, numbers(tables + 1))
+    assert (result.done, result.what) == (tables, "table")
+    assert bench.tables.populate(start, start + (tables << arch.page_shift))
+    assert not bench.tables.populate(start, start + (tables + 1 << arch.page_shift))
+
+
+def test_populate_makes_tables_and_nothing_else(arch):
+    bench, tables = Bench(arch), per_table(arch)
+    start = start_of(arch) - start_of(arch) % (tables << arch.page_shift)
+    assert bench.tables.populate(start + arch.page_size, start + (2 * tables + 1 << arch.page_shift))
+    assert (bench.tables.tables[arch.levels[-1].name], bench.scan()) == (3, {})
+
+
+@pytest.mark.parametrize("at", [0, 1, 30])
+def test_a_null_page_ends_the_mapping(arch, at):
+    for skip in (0, -5):
+        bench = Bench(arch)
+        start = start_of(arch) + (per_table(arch) + skip << arch.page_shift)
+        frames = numbers(40)
+        frames[at] = NO_FRAME
+        result = map_pages(bench, start, frames)
+        assert (result.ok, result.done, result.what) == (False, at, "page")
+        assert bench.scan() == expected(arch, start, frames[:at], arch.page_kernel)
+
+
+@pytest.mark.parametrize("count", [5, 30])
+def test_a_live_entry_is_warned_about_and_overwritten(arch, count):
+    bench, start = Bench(arch), start_of(arch)
+    page = arch.page_size
+    map_pages(bench, start + 2 * page, [7, 8])
+    frames = numbers(count)
+    assert map_pages(bench, start, frames).ok
+    assert bench.log == [OVERWRITTEN, OVERWRITTEN]
+    assert bench.scan() == expected(arch, start, frames, arch.page_kernel)
+
+
+def test_a_null_page_over_a_live_entry_is_warned_about_and_left(arch):
+    bench, start = Bench(arch), start_of(arch)
+    map_pages(bench, start, [7])
+    assert map_pages(bench, start, [NO_FRAME]).done == 0
+    assert (bench.log, bench.scan()) == ([OVERWRITTEN], expected(arch, start, [7], arch.page_kernel))
+
+
+def odd_word(arch):
+    """Return a last-level word that is neither none nor present."""
+    level = arch.levels[-1]
+    taken = level.present_mask | level.frame_mask
+    word = next(1 << bit for bit in range(8 * level.word_bytes) if not taken >> bit & 1)
+    assert word & level.none_mask
+    return word
+
+
+@pytest.mark.parametrize("count", ["few", "a table", "many tables"])
+def test_an_entry_neither_none_nor_present_is_warned_about_and_cleared(arch, count):
+    bench, count = Bench(arch), COUNTS[count](per_table(arch))
+    start = start_of(arch)
+    map_pages(bench, start, numbers(count))
+    odd = {start + (n << arch.page_shift) for n in (1, 2, count - 1)}
+    for address in odd:
+        at = entry_address(bench, address, len(arch.levels) - 1)
+        bench.memory.store(at, odd_word(arch), arch.levels[-1].word_bytes)
+        assert (bench.tables.lookup(address), bench.tables.frame(address)) == (odd_word(arch), None)
+    assert np.flatnonzero(bench.tables.frames(start, count) == NO_FRAME).tolist() == [1, 2, count - 1]
+    bench.tables.unmap(start, start + (count << arch.page_shift))
+    assert (bench.log, bench.scan()) == ([NOT_PRESENT] * 3, {})
+
+
+@pytest.mark.parametrize("ragged", [1, -1])
+def test_a_range_that_is_not_whole_pages_runs_over(arch, ragged):
+    page, start = arch.page_size, start_of(arch)
+    for first, end in ((start, start + 3 * page + ragged), (start + ragged % page, start + 3 * page)):
+        bench = Bench(arch)
+        with pytest.raises(Oops) as caught:
+            bench.tables.map(first, end, np.arange(1, 9), arch.page_kernel)
+        assert caught.value.args == (0, "page-table overrun")
+        map_pages(bench, end - 4 * page & -page, [1])
+        with pytest.raises(Oops, match="page-table overrun"):
+            bench.tables.unmap(first, end)
+
+
+def test_a_huge_unmap_costs_what_is_mapped(arch):
+    layout = arch.lay_out(LayoutRequest(ram=256 << 20))
+    bench, page = Bench(arch), arch.page_size
+    start, end = layout.vmalloc_start, layout.vmalloc_end & -page
+    for address in (start, (start + end) // 2 & -page, end - page):
+        map_pages(bench, address, [3])
+    began = time.perf_counter()
+    bench.tables.unmap(start, end)
+    assert time.perf_counter() - began < 1
+    assert bench.scan() == {}
+
+
+def test_the_loser_of_a_race_gives_its_table_back(arch):
+    bench, start = Bench(arch), start_of(arch)
+    others, level = bench.tables, arch.levels[0]
+    inner = bench.alloc_table
+
+    def slow():
+        bench.alloc_table = inner
+        mine = inner()
+        map_pages(bench, start, [9])  # another CPU maps the page while this one clears its table
+        return mine
+
+    bench.alloc_table = slow
+    made = bench.tables.populate(start, start + arch.page_size)
+    assert (made, bench.taken_back) == (True, [FIRST_TABLE])
+    assert others.tables == {lv.name: 1 for lv in arch.levels[1:]}
+    assert decode(level, others.entry(start, 0)[1]) == FIRST_TABLE + arch.page_size
+    assert len(bench.scan()) == 1
+
+
+def test_copying_an_entry_copies_all_its_words(arch):
+    bench, start = Bench(arch), start_of(arch)
+    map_pages(bench, start, [1])
+    at, _ = bench.tables.entry(start, 0)
+    to = ROOT + 0x20000
+    bench.tables.copy_entry(to, at, 0)
+    size = arch.levels[0].entry_bytes
+    assert bench.memory.read(to, size) == bench.memory.read(at, size) != bytes(size)
+
+
+def test_a_range_larger_than_its_pages_costs_memory_for_a_block_of_it(kernel):
+    k = kernel("x86_64", ram="64M")
+    k.num_physpages = 1 << 62
+    tracemalloc.start()
+    try:
+        with pytest.raises(OutOfMemory):
+            k.vmalloc(0x1FFF_FFFF_FFFF)  # nr_pages is an unsigned int: few pages for 32 TiB
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 32 << 20
+    k.check()
