@@ -1,6 +1,7 @@
 """Write docs/json.md from the schemas of the jobs: ``python -m tests.support.json_page``."""
 
 from pathlib import Path
+from typing import Any
 
 from vmcore.dump.audit import result as audit
 from vmcore.dump.walk import MAPPINGS_SCHEMA, WALK_SCHEMA
@@ -48,7 +49,7 @@ This page is made from the code by `python -m tests.support.json_page`.
 
 def shapes(keys):
     """Yield the shapes below some keys, each once, in the order of their first use."""
-    found: dict[str, object] = {}
+    found: dict[str, Any] = {}
 
     def visit(keys):
         for key in keys:
@@ -109,7 +110,7 @@ def _object(shape, value, path, used):
 
 
 def _value(key, kind, value, path, used):
-    plain: dict[str, type | tuple[type, ...]] = {"string": str, "number": (int, float), "boolean": bool}
+    plain: dict[str, Any] = {"string": str, "number": (int, float), "boolean": bool}
     inner = kind.removesuffix(" or null")
     many = inner.startswith(("list of ", "map of "))
     if value is None and kind != inner and not inner.startswith("map of "):
