@@ -3,9 +3,10 @@
 import pytest
 from attrs import evolve
 
-from tests.slow_walker import FIRST_TABLE, ROOT, Bench, decode, encode, entry_address
+from tests.slow_walker import FIRST_TABLE, ROOT, Bench, decode, encode, entry_address, hardware
 from tests.synthetic import DEEP
 from tests.test_pgtable import expected, map_pages, numbers, odd_word, per_table, start_of
+from vmcore.errors import OutOfMemory
 
 
 def bad_word(level):
@@ -130,6 +131,65 @@ def test_prebuilt_levels_are_made_once_for_the_kernels_half_only():
     assert (len(bench.handed_out), bench.taken_back) == (made, [])
     map_pages(bench, 0xFFF8_0000_0000_0000, [1])
     assert bench.tables.tables == {"p4d": 1, "pud": 512, "pmd": 1, "pte": 1}
+
+
+def test_boot_tells_of_each_table_by_the_first_address_it_serves():
+    arch, heard = evolve(DEEP, levels=[evolve(level, prebuilt=level.name == "pgd") for level in DEEP.levels]), []
+    bench = Bench(arch, on_table=lambda **told: heard.append(told))
+    bench.tables.prebuild(250)
+    top = 1 << arch.word_bits
+    addresses = [top - (256 - n << 52) for n in range(250, 256)]
+    assert heard == [
+        {"level": "p4d", "address": a, "table": FIRST_TABLE + n * arch.page_size} for n, a in enumerate(addresses)
+    ]
+
+
+def test_boot_says_which_table_there_is_no_page_for():
+    arch = evolve(DEEP, levels=[evolve(level, prebuilt=level.name == "pgd") for level in DEEP.levels])
+    bench = Bench(arch, tables=[FIRST_TABLE])
+    with pytest.raises(OutOfMemory, match="no page for the p4d of 0xfff0000000000000 at boot"):
+        bench.tables.prebuild(254)
+
+
+@pytest.mark.parametrize("count", [5, 300 * 512 + 3], ids=["few pages", "many tables"])
+@pytest.mark.parametrize("skip", [0, 511])
+def test_large_pages_in_a_row_go_to_memory_in_a_row(registry, count, skip):
+    arch = registry.get("x86_64")
+    large = next(leaf for leaf in arch.hardware_levels[2].leaves if leaf.shift == 21)
+    bench, start = Bench(arch), 0xFFFF810000000000 + (skip << 21)
+    bench.tables.map_linear(start, start + (count << 21), 6 << 21, large, 0x1E3)
+    tables = (skip + count - 1 >> 9) + 1
+    assert bench.tables.tables == {"pud": (tables - 1 >> 9) + 1, "pmd": tables, "pte": 0}
+
+    def translate(address):
+        return hardware(bench.word, arch, ROOT, address)
+
+    borders = (511, 512, 255 * 512, 256 * 512 - 1, 256 * 512, 256 * 512 + 1, 300 * 512)
+    for n in {0, 1, count - 1, *(border - skip for border in borders if border - skip < count)}:
+        assert translate(start + (n << 21) + 5) == (n + 6 << 21) + 5
+    ends = start - 1, start + (count << 21)
+    assert {translate(address) for address in ends} <= {"NOT_PRESENT", "NO_TABLE"}
+
+
+# ---- entries that are none though they are not 0
+
+
+@pytest.mark.parametrize("count", [1, 30], ids=["few", "more than a few"])
+@pytest.mark.parametrize("heard", [{}, {"on_cleared": lambda **told: None}], ids=["unheard", "heard"])
+def test_a_last_level_entry_that_is_none_is_cleared_without_a_warning(count, heard):
+    """PTE bits that no test of the kernel looks at, for example of a swap cache, do not make an entry."""
+    last = evolve(DEEP.levels[-1], none_mask=(1 << 64) - 1 & ~0x300)
+    arch = evolve(DEEP, levels=[*DEEP.levels[:-1], last])
+    bench, start = Bench(arch, **heard), start_of(arch)
+    map_pages(bench, start, numbers(count))
+    at = entry_address(bench, start, len(arch.levels) - 1)
+    bench.memory.store(at, 0x200, 8)
+    assert (len(bench.scan()), bench.tables.frame(start)) == (count - 1, None)
+    bench.tables.unmap(start, start + (count << arch.page_shift))
+    assert (bench.log, bench.word(at, 8), bench.scan()) == ([], 0, {})
+    bench.memory.store(at, 0x200, 8)
+    map_pages(bench, start, numbers(count))
+    assert (bench.log, bench.scan()) == ([], expected(arch, start, numbers(count), arch.page_kernel))
 
 
 @pytest.mark.parametrize(
