@@ -494,6 +494,9 @@ def test_the_watcher_hears_of_what_goes_past_the_cache(repeats):
     assert witness.told == [("read", lines, of, [-1, -1], data.tobytes(), list(range(16, 56)))]
     witness.told.clear()
     c.stored_past(0x6010, data, physical, repeats)
-    one_by_one = [("stored", of[:1], [-1], 16, data[:16].tobytes()), ("stored", of[1:], [-1], 0, data[16:].tobytes())]
+    one_by_one = [
+        ("stored", of[:1], [-1], 16, data[:16].tobytes()),
+        ("stored", of[1:], [-1], 0, data[16:].tobytes()),
+    ]
     assert witness.told == (one_by_one if repeats else [("stored", of, [-1, -1], 16, data.tobytes())])
     assert (len(c), c.load(0x6010, 1, physical[:1])[0]) == (0, Ram().first[0x2010])
