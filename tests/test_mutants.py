@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("mutmut", reason="mutmut is not installed (pip install vmcore[mutants])")
 
-from tests.mutants import mutants  # noqa: E402 - it cannot be imported without mutmut
+from tests.mutants import mutants
 
 MODULE = '''
 def field(factory=None, repr=True):

@@ -418,7 +418,7 @@ def test_what_is_cleared_is_told_of_in_order_and_each_warning_ends_its_run(arch,
     map_pages(bench, start, numbers(count))
     bench.tables.unmap(start + (9 << arch.page_shift), start + (10 << arch.page_shift))
     assert heard.pop() == (start + (9 << arch.page_shift), 1)
-    odd = (2, 3, 8, 12, count - 1)
+    odd = (0, 2, 3, 8, 10, 12, count - 1)
     for n in odd:
         at = entry_address(bench, start + (n << arch.page_shift), len(arch.levels) - 1)
         bench.memory.store(at, odd_word(arch), arch.levels[-1].word_bytes)
@@ -471,3 +471,79 @@ def test_an_entry_that_is_cleared_is_cleared_in_all_its_words(arch):
         at = entry_address(bench, start, depth)
         bench.tables.set_entry(at, depth, 0)
         assert bench.memory.read(at, level.entry_bytes) == bytes(level.entry_bytes)
+
+
+def test_without_an_entry_there_are_arrays_of_the_same_types(arch):
+    addresses, words = Bench(arch).tables.entries()
+    assert (addresses.dtype, words.dtype) == (np.uint64, np.dtype(f"u{arch.levels[-1].word_bytes}"))
+    assert (addresses.shape, words.shape) == ((0,), (0,))
+
+
+# ---- ranges that begin or end inside of a page
+
+
+@pytest.mark.parametrize("count", [2, 18], ids=["few tables", "many tables"])
+def test_a_byte_of_the_next_table_is_a_page_of_it(arch, count):
+    bench, base, pages = Bench(arch), table_start(arch), count * per_table(arch)
+    end, frames = base + (pages << arch.page_shift) + 1, numbers(pages + 1)
+    with pytest.raises(Oops) as caught:
+        bench.tables.map(base, end, frames, arch.page_kernel)
+    assert caught.value.args == (0, "page-table overrun")
+    assert bench.scan() == expected(arch, base, frames, arch.page_kernel)
+    with pytest.raises(Oops) as caught:
+        bench.tables.unmap(base, end)
+    assert (caught.value.args, bench.scan()) == ((0, "page-table overrun"), {})
+
+
+def test_a_ragged_unmap_from_the_middle_of_a_table_ends_with_the_table(arch):
+    bench, base, tables = Bench(arch), table_start(arch), per_table(arch)
+    frames = numbers(3 * tables)
+    map_pages(bench, base, frames)
+    start = base + (tables + 7 << arch.page_shift)
+    with pytest.raises(Oops) as caught:
+        bench.tables.unmap(start, start + arch.page_size + 8)
+    assert caught.value.args == (0, "page-table overrun")
+    want = expected(arch, base, frames, arch.page_kernel)
+    for n in range(tables + 7, 2 * tables):
+        del want[base + (n << arch.page_shift)]
+    assert bench.scan() == want
+
+
+@pytest.mark.parametrize("count", [3, 30])
+def test_whole_pages_from_inside_of_a_page_do_not_run_over(arch, count):
+    """C's loops step by pages and end where the address is the end, wherever in a page that is."""
+    bench, start, page = Bench(arch), table_start(arch), arch.page_size
+    assert bench.tables.map(start + 8, start + 8 + count * page, numbers(count), arch.page_kernel).done == count
+    assert bench.scan() == expected(arch, start, numbers(count), arch.page_kernel)
+    bench.tables.unmap(start + 8, start + 8 + (count - 1) * page)
+    assert list(bench.scan()) == [start + (count - 1) * page]
+
+
+# ---- what a listener hears of a mapping
+
+
+@pytest.mark.parametrize("count", [COUNTS["few"], COUNTS["few tables"], COUNTS["many tables"]])
+@pytest.mark.parametrize("apart", [1, 3])
+def test_what_is_mapped_is_told_of_in_order_and_each_warning_ends_its_run(arch, count, apart):
+    heard, count = [], count(per_table(arch))
+
+    def mapped(address, entries, frames):
+        assert not entries.flags.writeable
+        assert not frames.flags.writeable
+        pairs = zip(entries, frames, strict=True)
+        heard.extend((address + (n << arch.page_shift), *pair) for n, pair in enumerate(pairs))
+
+    source = range(FIRST_TABLE, RAM_END, apart * arch.page_size)
+    bench, start = Bench(arch, tables=source, on_mapped=mapped), table_start(arch)
+    live = sorted({0, 1, 5, count - 1})
+    for n in live:
+        map_pages(bench, start + (n << arch.page_shift), [n + 1])
+    bench.tables.populate(start, start + (count << arch.page_shift))
+    heard.clear()
+    bench.warn_on = lambda *what: heard.append(what)
+    frames = numbers(count)
+    map_pages(bench, start, frames)
+    want = []
+    for n, (address, word) in enumerate(expected(arch, start, frames, arch.page_kernel).items()):
+        want += [*([OVERWRITTEN] if n in live else []), (address, word, frames[n])]
+    assert heard == want
