@@ -3,10 +3,10 @@
 import pytest
 from attrs import evolve
 
-from tests.slow_walker import FIRST_TABLE, ROOT, Bench, decode, encode, entry_address, hardware
+from tests.slow_walker import FIRST_TABLE, RAM_END, ROOT, Bench, decode, encode, entry_address, hardware
 from tests.synthetic import DEEP
 from tests.test_pgtable import expected, map_pages, numbers, odd_word, per_table, start_of
-from vmcore.errors import OutOfMemory
+from vmcore.errors import BusError, OutOfMemory
 from vmcore.flags import NO_FRAME
 
 
@@ -113,6 +113,14 @@ def test_a_table_is_made_where_the_kernels_own_test_says_so(registry, name, dept
     map_pages(bench, start, [0x101])
     made_here = [t for t in bench.handed_out[before:] if decode(arch.levels[depth], bench.word(at, 4)) == t]
     assert len(made_here) == made
+
+
+def test_an_entry_that_ends_behind_memory_is_not_stored(registry):
+    """The second word of ARM's would be there, and the first one stays as it was."""
+    bench = Bench(registry.get("armv5"))
+    with pytest.raises(BusError):
+        bench.tables.set_entry(RAM_END - 4, 0, 0x400011)
+    assert bench.word(RAM_END - 4, 4) == 0
 
 
 # ---- levels that exist since boot
