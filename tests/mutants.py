@@ -10,6 +10,7 @@ mutmut makes most mutants; conditions are negated and statements dropped besides
 - ``a = b`` made ``a = None`` and arguments made None, which nearly every test kills,
 - the size that numpy finds itself (``reshape(-1)``), for which it takes any negative number,
 - code outside of functions, default values and annotations,
+- mutants in which a function is missing or new, for example a lambda in a class: there is nothing to swap,
 - mutants whose bytecode is the original's or another mutant's.
 
 A mutant is killed when a test fails, hangs, or needs too much memory. It has survived when it outlives the fastest
@@ -151,6 +152,7 @@ def mutants(name: str, rng: random.Random) -> Iterator[Mutant]:
     made = [m for m in visitor.mutations if not _by_rule(m.original_node, m.mutated_node)]
     rng.shuffle(made)
     originals = list(_functions(compile(source, path, "exec")))
+    names = [code.co_qualname for code in originals]
     seen = {_meaning(code) for code in originals}
     for mutation in made:
         text = tree.deep_replace(mutation.original_node, mutation.mutated_node).code
@@ -158,6 +160,8 @@ def mutants(name: str, rng: random.Random) -> Iterator[Mutant]:
             functions = list(_functions(compile(text, path, "exec")))
         except SyntaxError:
             continue
+        if [code.co_qualname for code in functions] != names:
+            continue  # a lambda or a comprehension is gone: no function can be put into the place of one
         swaps = tuple((a, b) for a, b in zip(originals, functions, strict=True) if _meaning(a) != _meaning(b))
         meanings = {_meaning(b) for _, b in swaps}
         if meanings and not meanings <= seen:

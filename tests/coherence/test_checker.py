@@ -1,5 +1,6 @@
 """The checker: which flush is missed on which machine, what it reports, and that it is quiet otherwise."""
 
+import numpy as np
 import pytest
 from attrs import evolve
 from vmcore_arches.arm import armv5, armv7
@@ -144,6 +145,8 @@ def test_two_mappings_used_at_once_are_nobodys_missing_flush(kernel):
     assert k.cpu.load(linear(k, int(frames[0])), 3) == bytes(3)
     (report,) = k.coherence.reports
     assert (report.kind, report.missing) == (STALE_LINE, "")
+    assert report.end - report.start == k.arch.hardware.cache.line
+    assert report.start <= report.address < report.end
     assert "two mappings are used at once" in report.text
 
 
@@ -179,8 +182,8 @@ def test_a_right_that_was_taken_away(kernel):
     k.memory.store(entry, word & ~2, 4)
     k.cpu.load(at, 1)
     (report,) = k.coherence.reports
-    assert (
-        "the page is mapped there with fewer rights; flush_tlb_kernel_range was not called for it" in report.text
+    assert report.text.endswith(
+        "the page is mapped there with fewer rights; flush_tlb_kernel_range was not called for it"
     )
     k.flush_tlb_all(0)
     with pytest.raises(PageFault, match="does not allow it"):
@@ -237,6 +240,29 @@ def test_a_tlb_that_keeps_absent_pages_needs_a_flush_after_mapping(kernel):
     assert k.cpu.load(at, 1) == b"\0"  # the flush of the unmapping dropped it
 
 
+@pytest.mark.parametrize("process", [False, True])
+def test_a_tlb_that_keeps_absent_pages_faults_where_a_page_was_mapped(kernel, process):
+    """Only flush_cache_vmap() is called after a mapping, and x86 does nothing there."""
+    arch = kernel("x86_64", ram=RAM).arch
+    keeps = evolve(arch, hardware=evolve(arch.hardware, tlb=evolve(arch.hardware.tlb, keeps_absent=True)))
+    k = kernel(keeps, ram=RAM, check_coherence=True, listeners=[NoRepair()])
+    at = k.vmalloc(0x1000)
+    if process:
+        k.switch_mm(0, k.mm_alloc())
+        k.vmalloc_sync_all()
+    k.unmap_kernel_range(at, 0x1000)
+    with pytest.raises(PageFault):
+        k.cpu.load(at, 1)
+    assert k.coherence.reports == []
+    k.init_mm.map(at, at + 0x1000, k.find_vm_area(at).pages, k.page_kernel)
+    with pytest.raises(PageFault):
+        k.cpu.load(at + 3, 1)
+    (report,) = k.coherence.reports
+    assert (report.kind, report.address, report.start, report.end) == (UNREPAIRED_FAULT, at + 3, at, at + 0x1000)
+    assert report.missing == "flush_cache_vmap"
+    assert report.text.endswith("but its TLB keeps that the page is absent")
+
+
 def test_faults_that_are_right_are_not_reported(arch, kernel):
     k = kernel(arch, ram=RAM, check_coherence=True)
     at = k.vmalloc(arch.page_size)
@@ -253,10 +279,12 @@ def test_a_frame_that_has_become_a_page_table(kernel, name):
     k.cpu.store(at, b"x")
     k.vfree(at)
     far = (at | (32 << 20) - 1) + 1
-    area = k.raw_get_vm_area(0x1000, 2, far, far + (16 << 20))
-    k.map_vm_area(area, k.page_kernel, k.alloc_pages(1, GFP_KERNEL, -1))
+    k.fail("pgtable", 1)
+    assert not k.init_mm.populate(far, far + 0x1000)
+    assert k.coherence.reports == []
+    assert k.init_mm.populate(far, far + 0x1000)  # no page is handed out besides
     kinds = {(report.kind, report.address) for report in k.coherence.reports}
-    assert (FRAME_IN_USE, at) in kinds
+    assert kinds == {(FRAME_IN_USE, at)}
 
 
 def test_a_page_that_is_cached_in_another_way(kernel):
@@ -308,7 +336,8 @@ def test_a_dirty_line_takes_memorys_newer_bytes_with_it(kernel):
     assert k.cpu.load(at, 16) == bytes(8) + b"NEWDATA!"
     lost, stale = k.coherence.reports
     assert (lost.kind, lost.address, lost.missing) == (LOST_LINE, home, "flush_cache_vmap")
-    assert "an old copy overwrites newer data" in lost.text
+    physical = home - k.layout.page_offset + k.layout.phys_offset
+    assert lost.text.startswith(f"an old copy overwrites newer data at {physical:#x}; ")
     assert (stale.kind, stale.missing) == (STALE_LINE, "flush_cache_vmap")
     assert "was lost before" in stale.text
 
@@ -378,6 +407,50 @@ def test_a_line_of_another_frame_takes_what_is_stored_to_this_one(kernel):
         (STALE_LINE, "flush_cache_vunmap"),
         (STALE_LINE, "flush_cache_vunmap"),
     ]
+
+
+@pytest.mark.parametrize("lowest", [False, True])
+def test_a_line_that_goes_to_another_frame_is_lost_though_it_changes_nothing_there(kernel, lowest):
+    k = kernel("armv5", ram=RAM, check_coherence=True, listeners=[DROPPING[n]() for n in FLUSHES[:2]])
+    one, two = k.alloc_pages(2, GFP_KERNEL, -1).tolist()
+    two = k.layout.phys_offset >> 12 if lowest else two
+    k.memory.write(two << 12, b"first frame")
+    at = k.vmap(np.array([one]), 1, int(VM.MAP), k.page_kernel)
+    write(k.cpu, at, b"first frame")
+    k.vunmap(at)
+    assert k.vmap(np.array([two]), 1, int(VM.MAP), k.page_kernel) == at
+    k.flush_cache_all(0)
+    (lost,) = k.coherence.reports
+    assert (lost.kind, lost.address, lost.missing) == (LOST_LINE, at, "flush_cache_vunmap")
+    assert f"a dirty line of {one << 12:#x} is written back to {two << 12:#x}; " in lost.text
+    assert k.cpu.load(linear(k, one), 11) == bytes(11)
+
+
+def test_a_line_that_memory_has_already_is_not_lost(kernel):
+    k = kernel("armv5", ram=RAM, check_coherence=True, listeners=[DROPPING["flush_cache_vunmap"]()])
+    frames = k.alloc_pages(1, GFP_KERNEL, -1)
+    at = k.vmap(frames, 1, int(VM.MAP), k.page_kernel)
+    write(k.cpu, at, bytes(32))  # dirty, and what is in memory
+    k.vunmap(at)
+    k.flush_cache_all(0)
+    assert k.coherence.reports == []
+
+
+def test_a_report_as_json_has_its_addresses_in_hex(kernel):
+    k, _, at = shared(kernel, ["flush_cache_vmap"])
+    k.cpu.load(at + 8, 8)
+    (report,) = k.coherence.reports
+    told = report.to_dict()
+    assert (told["address"], told["start"], told["end"]) == (hex(at), hex(at), hex(at + 0x1000))
+    rest = {name: value for name, value in told.items() if name not in ("address", "start", "end")}
+    assert rest == {
+        "kind": STALE_LINE,
+        "cpu": 0,
+        "missing": "flush_cache_vmap",
+        "text": report.text,
+        "history": report.history,
+        "reached": None,
+    }
 
 
 def test_a_watched_word_is_read_after_what_it_drives_out(kernel):

@@ -7,7 +7,7 @@ from vmcore_arches.arm import armv7
 
 from tests.support.dropping import frames_apart, linear, write
 from vmcore.coherence.checker import Checker
-from vmcore.coherence.report import LOST_LINE, STALE_LINE, STALE_TRANSLATION
+from vmcore.coherence.report import FRAME_IN_USE, LOST_LINE, STALE_LINE, STALE_TRANSLATION
 from vmcore.flags import GFP, GFP_KERNEL, VM
 
 RAM, PAGE = 64 << 20, 0x1000
@@ -87,7 +87,60 @@ def test_many_user_pages_are_looked_up_in_their_own_process(kernel):
     assert found(k) == [(STALE_TRANSLATION, user + PAGE)]
 
 
+def test_many_pages_of_the_kernel_are_looked_up_in_init_mm(kernel):
+    """A process has copies of the kernel's root entries, which stay when init_mm's go."""
+    k = kernel("i386", ram=RAM, check_coherence=True)
+    at = k.vmalloc(4 * PAGE)
+    k.switch_mm(0, k.mm_alloc())
+    k.cpu.load(at, 4 * PAGE)
+    entry, _ = k.init_mm.entry(at, 0)
+    k.init_mm.set_entry(entry, 0, 0)
+    k.cpu.load(at, 4 * PAGE)
+    assert found(k) == [(STALE_TRANSLATION, at + n * PAGE) for n in range(4)]
+    assert all("the page is mapped nowhere" in report.text for report in k.coherence.reports)
+
+
+def test_page_0_of_a_process_is_a_page_like_any_other(kernel):
+    k = kernel("armv7", ram=RAM, check_coherence=True)
+    mm = k.mm_alloc()
+    frames = k.alloc_pages(1, GFP_KERNEL, -1)
+    assert mm.tables.map(0, PAGE, frames, k.page_kernel).ok
+    k.switch_mm(0, mm)
+    k.cpu.load(0, 1)
+    mm.tables.unmap(0, PAGE)
+    k.free_pages(frames)
+    assert found(k) == []
+    assert k.alloc_pages(1, GFP_KERNEL, -1).tolist() == frames.tolist()
+    assert found(k) == [(FRAME_IN_USE, 0)]
+
+
 # ---- lines
+
+
+def test_line_0_of_a_process_is_a_line_like_any_other(kernel):
+    k = kernel("armv5", ram=RAM, check_coherence=True)
+    mm = k.mm_alloc()
+    frames = k.alloc_pages(1, GFP_KERNEL, -1)
+    assert mm.tables.map(0, PAGE, frames, k.page_kernel).ok
+    k.switch_mm(0, mm)
+    write(k.cpu, 0, b"newer")
+    home = linear(k, int(frames[0]))
+    assert k.cpu.load(home, 5) == bytes(5)
+    assert found(k) == [(STALE_LINE, home)]
+    assert "the new one is dirty in the cache of cpu 0 at 0x0; " in k.coherence.reports[0].text
+
+
+@pytest.mark.parametrize("apart", [32, PAGE])
+def test_stale_lines_are_reported_once_a_page(kernel, apart):
+    k = kernel("armv5", ram=RAM, check_coherence=True)
+    home, at = two_mappings(k, 2)
+    write(k.cpu, home, b"newer")
+    write(k.cpu, home + apart, b"newer")
+    k.cpu.load(at, 1)
+    k.cpu.load(at + apart, 1)
+    once = apart < PAGE
+    assert found(k) == [(STALE_LINE, at), (STALE_LINE, at + apart)][: 1 if once else 2]
+    assert (k.coherence.repeated, k.coherence.found[STALE_LINE]) == (int(once), 2)
 
 
 def two_mappings(k, pages=1):

@@ -179,6 +179,33 @@ def test_an_empty_cache_has_nothing_to_write_back():
     assert (c.clean_and_invalidate(), c.clean_and_invalidate()) == (2, 0)
 
 
+def test_slots_in_which_nothing_is_say_so():
+    ram = Ram()
+    c = ram.cache()
+    assert {name: set(getattr(c, name).ravel().tolist()) for name in ("keys", "virtual", "physical")} == {
+        "keys": {-1}, "virtual": {-1}, "physical": {-1},
+    }  # fmt: skip
+    load(c, 0x6000, 100)
+    c.clean_and_invalidate()
+    assert set(c.keys.ravel().tolist()) == {-1}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_line_0_is_a_line_like_any_other(kind):
+    for away in (0, -0x4000) if kind == "vivt" else (0,):
+        ram = Ram()
+        c = ram.cache(kind=kind, writes_back_by="physical")
+        store(c, 0, b"x", away=away)
+        load(c, 0, 1, away)
+        store(c, 0, b"dirty", away=away)
+        assert (len(c), c.clean_and_invalidate(), len(c)) == (1, 1, 0)
+        assert ram.bytes_at(-away, 6) == b"dirty" + ram.first[5 - away : 6 - away]
+        load(c, 0, 1, away)
+        store(c, 0, b"DIRTY", away=away)
+        c.forget(np.array([-away >> 12]), 12, away)
+        assert (len(c), ram.bytes_at(-away, 5)) == (0, b"dirty")
+
+
 # ---- many lines
 
 
@@ -246,6 +273,15 @@ def test_the_ways_of_a_set_are_replaced_in_turn_also_by_long_loads():
     load(c, 0x6000 + 6 * stride, 1)
     assert [int(v) - 0x6000 // LINE for v in c.virtual[0]] == [4 * SETS, 5 * SETS, 6 * SETS, 3 * SETS]
     assert [(int(v) - 0x6020 // LINE) // SETS for v in c.virtual[1]] == [3, 4, -49, -49]
+
+
+def test_of_a_long_access_the_end_stays_with_lines_that_were_here_before():
+    c = Ram().cache()
+    end = 0x6000 + 4 * SETS * WAYS * LINE
+    for at in (end - LINE, end - SETS * LINE):
+        load(c, at, 1)
+    load(c, 0x6000, end - 0x6000)
+    assert sorted(v << 5 for _, v, _, _ in held(c).values()) == list(range(end - SETS * WAYS * LINE, end, LINE))
 
 
 # ---- where dirty lines go
@@ -375,3 +411,92 @@ def test_lines_of_another_colour_are_nobodys():
     store(two, 0x6000, b"dirty")
     assert load(one, 0x6020, 5, 0x4020) == ram.first[0x2000:0x2005]
     assert [dirty for *_, dirty in held(two).values()] == [True]
+
+
+# ---- what the watcher is told
+
+
+class Witness:
+    """A watcher that writes down everything, arrays copied."""
+
+    def __init__(self, c):
+        self.told, c.watcher = [], self
+
+    def lines_read(self, cache, virtual, physical, slots, data, asked):
+        at = np.flatnonzero(asked)
+        self.told.append(
+            ("read", virtual.tolist(), physical.tolist(), slots.tolist(), data[asked].tobytes(), at.tolist())
+        )
+
+    def lines_fetched(self, cache, slots):
+        self.told.append(("fetched", slots.tolist()))
+
+    def lines_stored(self, cache, physical, slots, skip, data):
+        self.told.append(("stored", physical.tolist(), slots.tolist(), skip, data.tobytes()))
+
+    def lines_written_back(self, cache, slots, physical):
+        self.told.append(("written back", slots.tolist(), physical.tolist()))
+
+
+def slots_of(c, lines):
+    """Return the slot of each virtual line."""
+    found = c.virtual.ravel().tolist()
+    return [found.index(line) for line in lines]
+
+
+def test_the_watcher_hears_of_lines_that_are_here_first_and_then_of_those_that_are_fetched():
+    ram = Ram()
+    c = ram.cache()
+    load(c, 0x6020, 32)
+    store(c, 0x6020, b"dirty")
+    witness = Witness(c)
+    got = load(c, 0x6018, 80)  # 8 bytes, two whole lines, and 8 bytes
+    first, lines = 0x6000 >> 5, [0x6000 >> 5, 0x6040 >> 5, 0x6060 >> 5]
+    here = slots_of(c, [first + 1])
+    missing = [line for line in lines if line << 5 < 0x6018 + 80]
+    data = got[:8] + got[40:]
+    inside = [*range(24, 32), *range(32, 64), *range(64, 64 + 8)]
+    away = AWAY >> 5
+    assert witness.told == [
+        ("read", [first + 1], [first + 1 - away], here, got[8:40], list(range(32))),
+        ("fetched", slots_of(c, missing)),
+        ("read", missing, [line - away for line in missing], [-1] * len(missing), data, inside),
+    ]
+    witness.told.clear()
+    assert load(c, 0x6018, 80) == got
+    four = [first, first + 1, *missing[1:]]
+    assert witness.told == [
+        ("read", four, [line - away for line in four], slots_of(c, four), got, list(range(24, 104)))
+    ]
+
+
+def test_the_watcher_hears_of_stores_in_slots_and_in_memory():
+    c = Ram().cache()
+    load(c, 0x6020, 32)
+    witness = Witness(c)
+    store(c, 0x6010, bytes(range(40)))
+    slot, away = slots_of(c, [0x6020 >> 5])[0], AWAY >> 5
+    lines = [(0x6000 >> 5) - away, (0x6020 >> 5) - away]
+    assert witness.told == [("stored", lines, [-1, slot], 16, bytes(range(40)))]
+    c.clean_and_invalidate()
+    assert witness.told[1:] == [("written back", [slot], lines[1:])]
+
+
+@pytest.mark.parametrize("repeats", [False, True])
+def test_the_watcher_hears_of_what_goes_past_the_cache(repeats):
+    c, data = Ram().cache(), np.arange(40, dtype=np.uint8)
+    physical = touched(0x6010, 40, AWAY)
+    c.loaded_past(0x6010, data, physical)  # nobody to tell
+    c.stored_past(0x6010, data, physical, repeats)
+    witness = Witness(c)
+    c.loaded_past(0x6010, data, physical)
+    lines, of = [0x6000 >> 5, 0x6020 >> 5], [0x2000 >> 5, 0x2020 >> 5]
+    assert witness.told == [("read", lines, of, [-1, -1], data.tobytes(), list(range(16, 56)))]
+    witness.told.clear()
+    c.stored_past(0x6010, data, physical, repeats)
+    one_by_one = [
+        ("stored", of[:1], [-1], 16, data[:16].tobytes()),
+        ("stored", of[1:], [-1], 0, data[16:].tobytes()),
+    ]
+    assert witness.told == (one_by_one if repeats else [("stored", of, [-1, -1], 16, data.tobytes())])
+    assert (len(c), c.load(0x6010, 1, physical[:1])[0]) == (0, Ram().first[0x2010])

@@ -270,6 +270,21 @@ def test_a_tagged_buffer_opens_what_is_the_spaces_own():
     assert [passes(tlb, page) for page in range(6)] == [(True, True), *[closed] * 5]
 
 
+@pytest.mark.parametrize("tagged", [True, False])
+def test_a_space_that_ends_takes_its_own_entries_along(tagged):
+    tlb = buffer(tagged=tagged)
+    assert (tlb.drop_space(2), tlb.filled) == (0, False)
+    keep(tlb, 0, OPEN, space=2)
+    keep(tlb, 1, OPEN | SHARED, space=2)
+    keep(tlb, 2, READ_ONLY, space=3)
+    keep(tlb, 3, CLEAN_PAGE, space=2)
+    assert tlb.drop_space(4) == 0
+    assert tlb.drop_space(2) == 2
+    assert pages(tlb) == [1, 2]
+    assert [passes(tlb, page) for page in range(4)] == [(False,) * 2, (True,) * 2, (True, False), (False,) * 2]
+    assert tlb.drop_space(2) == 0
+
+
 def test_stores_are_stopped_and_loads_are_not():
     tlb = buffer()
     keep(tlb, 1)

@@ -4,8 +4,10 @@ import pytest
 from attrs import evolve
 
 from tests.paging.test_tables import expected, map_pages, numbers, odd_word, per_table, start_of
-from tests.support.slow_walker import FIRST_TABLE, ROOT, Bench, decode, encode, entry_address
+from tests.support.slow_walker import FIRST_TABLE, RAM_END, ROOT, Bench, decode, encode, entry_address, hardware
 from tests.support.synthetic import DEEP
+from vmcore.errors import BusError, OutOfMemory
+from vmcore.flags import NO_FRAME
 
 
 def bad_word(level):
@@ -113,6 +115,14 @@ def test_a_table_is_made_where_the_kernels_own_test_says_so(registry, name, dept
     assert len(made_here) == made
 
 
+def test_an_entry_that_ends_behind_memory_is_not_stored(registry):
+    """The second word of ARM's would be there, and the first one stays as it was."""
+    bench = Bench(registry.get("armv5"))
+    with pytest.raises(BusError):
+        bench.tables.set_entry(RAM_END - 4, 0, 0x400011)
+    assert bench.word(RAM_END - 4, 4) == 0
+
+
 # ---- levels that exist since boot
 
 
@@ -130,6 +140,88 @@ def test_prebuilt_levels_are_made_once_for_the_kernels_half_only():
     assert (len(bench.handed_out), bench.taken_back) == (made, [])
     map_pages(bench, 0xFFF8_0000_0000_0000, [1])
     assert bench.tables.tables == {"p4d": 1, "pud": 512, "pmd": 1, "pte": 1}
+
+
+def test_boot_tells_of_each_table_by_the_first_address_it_serves():
+    arch, heard = evolve(DEEP, levels=[evolve(level, prebuilt=level.name == "pgd") for level in DEEP.levels]), []
+    bench = Bench(arch, on_table=lambda **told: heard.append(told))
+    bench.tables.prebuild(250)
+    top = 1 << arch.word_bits
+    addresses = [top - (256 - n << 52) for n in range(250, 256)]
+    assert heard == [
+        {"level": "p4d", "address": a, "table": FIRST_TABLE + n * arch.page_size} for n, a in enumerate(addresses)
+    ]
+
+
+def test_boot_says_which_table_there_is_no_page_for():
+    arch = evolve(DEEP, levels=[evolve(level, prebuilt=level.name == "pgd") for level in DEEP.levels])
+    bench = Bench(arch, tables=[FIRST_TABLE])
+    with pytest.raises(OutOfMemory, match="no page for the p4d of 0xfff0000000000000 at boot"):
+        bench.tables.prebuild(254)
+
+
+@pytest.mark.parametrize("count", [5, 300 * 512 + 3], ids=["few pages", "many tables"])
+@pytest.mark.parametrize("skip", [0, 511])
+def test_large_pages_in_a_row_go_to_memory_in_a_row(registry, count, skip):
+    arch = registry.get("x86_64")
+    large = next(leaf for leaf in arch.hardware_levels[2].leaves if leaf.shift == 21)
+    bench, start = Bench(arch), 0xFFFF810000000000 + (skip << 21)
+    bench.tables.map_linear(start, start + (count << 21), 6 << 21, large, 0x1E3)
+    tables = (skip + count - 1 >> 9) + 1
+    assert bench.tables.tables == {"pud": (tables - 1 >> 9) + 1, "pmd": tables, "pte": 0}
+
+    def translate(address):
+        return hardware(bench.word, arch, ROOT, address)
+
+    borders = (511, 512, 255 * 512, 256 * 512 - 1, 256 * 512, 256 * 512 + 1, 300 * 512)
+    for n in {0, 1, count - 1, *(border - skip for border in borders if border - skip < count)}:
+        assert translate(start + (n << 21) + 5) == (n + 6 << 21) + 5
+    ends = start - 1, start + (count << 21)
+    assert {translate(address) for address in ends} <= {"NOT_PRESENT", "NO_TABLE"}
+
+
+def test_entries_may_begin_inside_of_a_table_at_every_level():
+    """Of ARM only the last level's do; the walks take each level's offset from the record."""
+    places = {"pgd": 0x200, "p4d": 0x1000, "pud": 0x800, "pmd": 0x400, "pte": 0x1000}
+    shifts = {"pgd": 49, "p4d": 40, "pud": 31, "pmd": 22, "pte": 13}
+    levels = [
+        evolve(level, offset=places[level.name], bits=min(level.bits, 9), shift=shifts[level.name])
+        for level in DEEP.levels
+    ]
+    arch = evolve(DEEP, levels=levels)
+    bench, start, pages = Bench(arch), 0xFFC0_0000_0000_0000 - (7 << 13), 20 << 9
+    frames = numbers(pages)
+    assert map_pages(bench, start, frames).done == pages
+    assert bench.scan() == expected(arch, start, frames, arch.page_kernel)
+    assert bench.tables.frames(start - 8192, pages + 2).tolist() == [NO_FRAME, *frames.tolist(), NO_FRAME]
+    assert bench.tables.frame(start + 8192) == frames[1]
+    found = bench.tables.table_addresses()
+    assert sorted(at for tables in found.values() for at in tables.tolist()) == sorted(bench.handed_out)
+    assert {name: len(tables) for name, tables in found.items()} == bench.tables.tables
+    assert bench.tables.entries()[0].tolist() == sorted(bench.scan())
+    bench.tables.unmap(start, start + (pages << 13))
+    assert bench.scan() == {}
+
+
+# ---- entries that are none though they are not 0
+
+
+@pytest.mark.parametrize("count", [1, 30], ids=["few", "more than a few"])
+@pytest.mark.parametrize("heard", [{}, {"on_cleared": lambda **told: None}], ids=["unheard", "heard"])
+def test_a_last_level_entry_that_is_none_is_cleared_without_a_warning(count, heard):
+    """PTE bits that no test of the kernel looks at, for example of a swap cache, do not make an entry."""
+    last = evolve(DEEP.levels[-1], none_mask=(1 << 64) - 1 & ~0x300)
+    arch = evolve(DEEP, levels=[*DEEP.levels[:-1], last])
+    bench, start = Bench(arch, **heard), start_of(arch)
+    map_pages(bench, start, numbers(count))
+    at = entry_address(bench, start, len(arch.levels) - 1)
+    bench.memory.store(at, 0x200, 8)
+    assert (len(bench.scan()), bench.tables.frame(start)) == (count - 1, None)
+    bench.tables.unmap(start, start + (count << arch.page_shift))
+    assert (bench.log, bench.word(at, 8), bench.scan()) == ([], 0, {})
+    bench.memory.store(at, 0x200, 8)
+    map_pages(bench, start, numbers(count))
+    assert (bench.log, bench.scan()) == ([], expected(arch, start, numbers(count), arch.page_kernel))
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,12 @@
 import random
 import time
 import tracemalloc
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from tests.support.slow_walker import FIRST_TABLE, ROOT, Bench, Oops, decode, encode, entry_address
+from tests.support.slow_walker import FIRST_TABLE, RAM_END, ROOT, Bench, Oops, decode, encode, entry_address
 from vmcore.architecture import LayoutRequest
 from vmcore.errors import OutOfMemory
 from vmcore.flags import NO_FRAME
@@ -18,6 +19,12 @@ NOT_PRESENT = ("!pte_none(ptent) && !pte_present(ptent)", "vunmap_pte_range")
 
 def start_of(arch):
     return arch.lay_out(LayoutRequest(ram=256 << 20)).vmalloc_start
+
+
+def table_start(arch):
+    """Return the first address behind start_of() that a last-level table begins with."""
+    size = per_table(arch) << arch.page_shift
+    return (start_of(arch) & -size) + size
 
 
 def per_table(arch):
@@ -317,3 +324,226 @@ def test_a_range_larger_than_its_pages_costs_memory_for_a_block_of_it(kernel):
         tracemalloc.stop()
     assert peak < 32 << 20
     k.check()
+
+
+# ---- ranges over tables that exist, which the short ways are for
+
+
+@pytest.mark.parametrize("count", [4, 40])
+@pytest.mark.parametrize("ragged", [1, -1, 2])
+def test_a_ragged_range_runs_over_in_a_table_that_exists_too(arch, ragged, count):
+    """The entries of the range are written before the walk leaves the table, that of the part of a page too."""
+    page, bench, base = arch.page_size, Bench(arch), table_start(arch)
+    bench.tables.populate(base, base + page)
+    count = min(count, per_table(arch) - 1)
+    end, frames = base + count * page + ragged, numbers(count + 1)
+    with pytest.raises(Oops):
+        bench.tables.map(base, end, frames, arch.page_kernel)
+    written = -(-(end - base) // page)
+    assert bench.scan() == expected(arch, base, frames[:written], arch.page_kernel)
+
+
+@pytest.mark.parametrize("count", [6, 40])
+def test_a_range_over_the_border_of_two_tables_that_lie_apart(arch, count):
+    apart = range(FIRST_TABLE, RAM_END, 5 * arch.page_size)
+    bench, base, size = Bench(arch, tables=apart), table_start(arch), per_table(arch) << arch.page_shift
+    bench.tables.populate(base, base + 2 * size)
+    start, frames = base + size - 3 * arch.page_size, numbers(count)
+    assert map_pages(bench, start, frames).done == count
+    assert bench.scan() == expected(arch, start, frames, arch.page_kernel)
+    bench.tables.unmap(start, start + (count << arch.page_shift))
+    assert bench.scan() == {}
+
+
+@pytest.mark.parametrize("count", [1, 5, 30])
+def test_every_entry_of_a_range_is_live(arch, count):
+    bench, start = Bench(arch), table_start(arch)
+    map_pages(bench, start, numbers(count, 1))
+    frames = numbers(count, 2)
+    assert map_pages(bench, start, frames).done == count
+    assert bench.log == [OVERWRITTEN] * count
+    assert bench.scan() == expected(arch, start, frames, arch.page_kernel)
+
+
+@pytest.mark.parametrize("count", [3, 40])
+def test_frame_0_is_a_page_like_any_other(arch, count):
+    bench, start, frames = Bench(arch), table_start(arch), numbers(count)
+    frames[1] = 0
+    result = map_pages(bench, start, frames)
+    assert (result.ok, result.done) == (True, count)
+    assert bench.tables.frames(start, count).tolist() == frames.tolist()
+
+
+@pytest.mark.parametrize("count", [COUNTS["few tables"], COUNTS["many tables"]], ids=["few tables", "many tables"])
+def test_a_ragged_unmap_clears_whole_tables_up_to_the_one_it_runs_over_in(arch, count):
+    size, base = per_table(arch) << arch.page_shift, table_start(arch)
+    count = count(per_table(arch)) // per_table(arch) * per_table(arch)
+    end = base + (count << arch.page_shift)
+    bench = Bench(arch)
+    map_pages(bench, base, numbers(count))
+    with pytest.raises(Oops, match="page-table overrun"):
+        bench.tables.unmap(base, end - 8)
+    assert bench.scan() == {}
+    map_pages(bench, base, numbers(count))
+    with pytest.raises(Oops, match="page-table overrun"):
+        bench.tables.unmap(base + 8, end)
+    assert min(bench.scan()) == base + size  # the first table runs over at its end, and the others stay
+    assert len(bench.scan()) == count - per_table(arch)
+
+
+@pytest.mark.parametrize("skip", [0, 3])
+def test_many_tables_are_cleared_up_to_the_end_and_no_further(arch, skip):
+    tables, base = per_table(arch), table_start(arch)
+    bench, frames = Bench(arch), numbers(20 * tables)
+    map_pages(bench, base, frames)
+    first, stop = tables + skip, 18 * tables
+    bench.tables.unmap(base + (first << arch.page_shift), base + (stop << arch.page_shift))
+    want = expected(arch, base, frames, arch.page_kernel)
+    for n in range(first, stop):
+        del want[base + (n << arch.page_shift)]
+    assert bench.scan() == want
+
+
+@pytest.mark.parametrize("count", [COUNTS["few"], COUNTS["few tables"], COUNTS["many tables"]])
+def test_what_is_cleared_is_told_of_in_order_and_each_warning_ends_its_run(arch, count):
+    heard, count = [], count(per_table(arch))
+
+    def cleared(address, entries):
+        heard.append((address, len(entries)))
+        assert not entries.flags.writeable
+        assert all(bench.tables.lookup(address + (n << arch.page_shift)) == 0 for n in (0, len(entries) - 1))
+
+    bench, start, tables = Bench(arch, on_cleared=cleared), table_start(arch), per_table(arch)
+    bench.warn_on = lambda *what: heard.append(what)
+    map_pages(bench, start, numbers(count))
+    bench.tables.unmap(start + (9 << arch.page_shift), start + (10 << arch.page_shift))
+    assert heard.pop() == (start + (9 << arch.page_shift), 1)
+    odd = (0, 2, 3, 8, 10, 12, count - 1)
+    for n in odd:
+        at = entry_address(bench, start + (n << arch.page_shift), len(arch.levels) - 1)
+        bench.memory.store(at, odd_word(arch), arch.levels[-1].word_bytes)
+    bench.tables.unmap(start, start + (count << arch.page_shift))
+    edges = {0, 9, 10, count, *(n + 1 for n in odd), *range(0, count, tables)}
+    want = []
+    for a, b in pairwise(sorted(edges)):
+        if a != 9:
+            want += [(start + (a << arch.page_shift), b - a), *([NOT_PRESENT] if b - 1 in odd else [])]
+    assert heard == want
+    assert bench.scan() == {}
+
+
+# ---- every entry, and where it is
+
+
+def test_entries_at_the_ends_of_the_address_space_and_of_its_halves(arch):
+    """Addresses are extended from the top bit that the tables know, and from no other."""
+    bits = arch.levels[0].shift + arch.levels[0].bits
+    bench, page = Bench(arch), arch.page_size
+    high = arch.word_mask + 1 - (1 << bits - 1)
+    halves = [0, 1 << bits - 2, (1 << bits - 1) - page, high, high | 1 << bits - 2, arch.word_mask + 1 - page]
+    for n, address in enumerate(halves, 1):
+        assert map_pages(bench, address, [n]).ok
+    addresses, words = bench.tables.entries()
+    assert (addresses.dtype, addresses.tolist()) == (np.uint64, halves)
+    assert words.tolist() == [expected(arch, a, [n], arch.page_kernel)[a] for n, a in enumerate(halves, 1)]
+    assert bench.scan() == dict(zip(halves, words.tolist(), strict=True))
+
+
+def test_each_bit_of_present_makes_an_entry_present(arch):
+    """For example _PAGE_PROTNONE of x86, which no level above the last knows."""
+    last, page, start = arch.levels[-1], arch.page_size, table_start(arch)
+    bits = [1 << n for n in range(8 * last.word_bytes) if last.present_mask >> n & 1]
+    bench = Bench(arch)
+    map_pages(bench, start, range(1, len(bits) + 1))
+    for n, bit in enumerate(bits):
+        at = entry_address(bench, start + n * page, len(arch.levels) - 1)
+        bench.memory.store(at, encode(last, n + 1 << arch.page_shift, bit), last.word_bytes)
+    assert bench.tables.frames(start, len(bits)).tolist() == list(range(1, len(bits) + 1))
+    assert [bench.tables.frame(start + n * page) for n in range(len(bits))] == list(range(1, len(bits) + 1))
+    bench.tables.unmap(start, start + len(bits) * page)
+    assert (bench.log, bench.scan()) == ([], {})
+
+
+def test_an_entry_that_is_cleared_is_cleared_in_all_its_words(arch):
+    bench, start = Bench(arch), table_start(arch)
+    map_pages(bench, start, [1])
+    for depth, level in reversed(list(enumerate(arch.levels[:-1]))):
+        at = entry_address(bench, start, depth)
+        bench.tables.set_entry(at, depth, 0)
+        assert bench.memory.read(at, level.entry_bytes) == bytes(level.entry_bytes)
+
+
+def test_without_an_entry_there_are_arrays_of_the_same_types(arch):
+    addresses, words = Bench(arch).tables.entries()
+    assert (addresses.dtype, words.dtype) == (np.uint64, np.dtype(f"u{arch.levels[-1].word_bytes}"))
+    assert (addresses.shape, words.shape) == ((0,), (0,))
+
+
+# ---- ranges that begin or end inside of a page
+
+
+@pytest.mark.parametrize("count", [2, 18], ids=["few tables", "many tables"])
+def test_a_byte_of_the_next_table_is_a_page_of_it(arch, count):
+    bench, base, pages = Bench(arch), table_start(arch), count * per_table(arch)
+    end, frames = base + (pages << arch.page_shift) + 1, numbers(pages + 1)
+    with pytest.raises(Oops) as caught:
+        bench.tables.map(base, end, frames, arch.page_kernel)
+    assert caught.value.args == (0, "page-table overrun")
+    assert bench.scan() == expected(arch, base, frames, arch.page_kernel)
+    with pytest.raises(Oops) as caught:
+        bench.tables.unmap(base, end)
+    assert (caught.value.args, bench.scan()) == ((0, "page-table overrun"), {})
+
+
+def test_a_ragged_unmap_from_the_middle_of_a_table_ends_with_the_table(arch):
+    bench, base, tables = Bench(arch), table_start(arch), per_table(arch)
+    frames = numbers(3 * tables)
+    map_pages(bench, base, frames)
+    start = base + (tables + 7 << arch.page_shift)
+    with pytest.raises(Oops) as caught:
+        bench.tables.unmap(start, start + arch.page_size + 8)
+    assert caught.value.args == (0, "page-table overrun")
+    want = expected(arch, base, frames, arch.page_kernel)
+    for n in range(tables + 7, 2 * tables):
+        del want[base + (n << arch.page_shift)]
+    assert bench.scan() == want
+
+
+@pytest.mark.parametrize("count", [3, 30])
+def test_whole_pages_from_inside_of_a_page_do_not_run_over(arch, count):
+    """C's loops step by pages and end where the address is the end, wherever in a page that is."""
+    bench, start, page = Bench(arch), table_start(arch), arch.page_size
+    assert bench.tables.map(start + 8, start + 8 + count * page, numbers(count), arch.page_kernel).done == count
+    assert bench.scan() == expected(arch, start, numbers(count), arch.page_kernel)
+    bench.tables.unmap(start + 8, start + 8 + (count - 1) * page)
+    assert list(bench.scan()) == [start + (count - 1) * page]
+
+
+# ---- what a listener hears of a mapping
+
+
+@pytest.mark.parametrize("count", [COUNTS["few"], COUNTS["few tables"], COUNTS["many tables"]])
+@pytest.mark.parametrize("apart", [1, 3])
+def test_what_is_mapped_is_told_of_in_order_and_each_warning_ends_its_run(arch, count, apart):
+    heard, count = [], count(per_table(arch))
+
+    def mapped(address, entries, frames):
+        assert not entries.flags.writeable
+        assert not frames.flags.writeable
+        pairs = zip(entries, frames, strict=True)
+        heard.extend((address + (n << arch.page_shift), *pair) for n, pair in enumerate(pairs))
+
+    source = range(FIRST_TABLE, RAM_END, apart * arch.page_size)
+    bench, start = Bench(arch, tables=source, on_mapped=mapped), table_start(arch)
+    live = sorted({0, 1, 5, count - 1})
+    for n in live:
+        map_pages(bench, start + (n << arch.page_shift), [n + 1])
+    bench.tables.populate(start, start + (count << arch.page_shift))
+    heard.clear()
+    bench.warn_on = lambda *what: heard.append(what)
+    frames = numbers(count)
+    map_pages(bench, start, frames)
+    want = []
+    for n, (address, word) in enumerate(expected(arch, start, frames, arch.page_kernel).items()):
+        want += [*([OVERWRITTEN] if n in live else []), (address, word, frames[n])]
+    assert heard == want

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from tests.support.listening import Recorder
-from vmcore.errors import KernelBug, KernelDead, KernelError
+from vmcore.errors import ArgumentError, InvalidSize, KernelBug, KernelDead, KernelError, OutOfMemory
 from vmcore.flags import NO_FRAME, VM, VmaFlags
+from vmcore.hookspecs import hookimpl
 from vmcore.port.structs import VmAreaStruct
 
 RAM = 64 << 20
@@ -51,12 +52,99 @@ def test_reads_and_writes_at_the_top_of_the_address_space(k):
     assert (k.vread(top - 1, 2), k.vwrite(top - 1, b"xy")) == (b"", 0)
 
 
+def test_a_read_of_more_than_any_caller_has_room_for_is_refused(k, monkeypatch):
+    """Counted is what is read, to the end of the last area, and not what is asked for."""
+    page = k.page_size
+    assert k.vread(0, k.word_mask) == b""
+    monkeypatch.setattr("vmcore.port.vmalloc._ANSWER_MOST", 4 * page)
+    assert k.vread(k.layout.vmalloc_start, 5 * page) == b""
+    at = k.vmalloc(4 * page)
+    assert k.vread(at, k.word_mask) == bytes(4 * page)
+    assert k.vread(at - 8, 4 * page) == bytes(4 * page)
+    for addr, count in ((at - 1, k.word_mask), (at - 1, 4 * page + 1), (0, k.word_mask)):
+        size = min(at + 4 * page - addr, count)
+        with pytest.raises(
+            ArgumentError, match=f"found {size:#x} bytes to read from {addr:#x} .* at most {4 * page:#x};"
+        ):
+            k.vread(addr, count)
+    assert k.vread(at + page, 8) == bytes(8)
+
+
+# ---- page arrays
+
+
+def test_frames_that_are_not_to_be_mapped_are_not_looked_at(k):
+    with pytest.raises(InvalidSize):
+        k.vmap(np.array([-5]), 0, int(VM.MAP), k.page_kernel)
+    at = k.vmap(np.array([1, -5]), 1, int(VM.MAP), k.page_kernel)
+    assert k.vmalloc_to_pfn(at) == 1
+
+
+@pytest.mark.parametrize("count", [1, 20])
+def test_the_largest_frame_of_an_int64_is_one(k, count):
+    """Entries lose its upper bits, as in C; a number above it is no frame."""
+    frames = np.full(count, (1 << 63) - 1, np.uint64)
+    at = k.vmap(frames, count, int(VM.MAP), k.page_kernel)
+    assert k.vmalloc_to_pfn(at) == ((1 << 63) - 1) % (k.arch.levels[-1].physical_end >> k.page_shift)
+    frames[-1] = 1 << 63
+    with pytest.raises(ArgumentError, match=r"found 0x8000000000000000 in the page array, expected frames"):
+        k.vmap(frames, count, int(VM.MAP), k.page_kernel)
+
+
+def test_a_table_that_is_missing_is_named_with_its_address(k):
+    page = k.page_size
+    base = k.vmalloc(page)
+    table = 1 << k.arch.levels[-2].shift
+    pages = (-base & table - 1 or table) // page + 1  # reaches into the next table
+    frames = k.pages.alloc(2, 0xD2, -1)
+    area = k.get_vm_area(pages * page, int(VM.MAP))
+    next_table = (area.addr | table - 1) + 1
+    k.fail("pgtable", 1)
+    done = next_table - area.addr >> k.page_shift
+    with pytest.raises(OutOfMemory) as caught:
+        k.map_vm_area(area, k.page_kernel, np.resize(frames, pages))
+    told = f"no page table for {next_table:#x}, after {done:,} {'entry' if done == 1 else 'entries'}"
+    assert (caught.value.what, caught.value.done, str(caught.value)) == ("table", done, told)
+
+
+def test_the_first_page_of_a_large_area_is_missing(k):
+    """Its array of page pointers is mapped already, and no pointer of it is read."""
+    page = k.page_size
+    pages = page // k.arch.pointer_bytes + 1
+    tables = dict(k.init_mm.tables)
+    used = k.pages.pages_in_use - sum(tables.values())
+    k.fail("alloc_page", 3)  # the array has two pages of its own
+    with pytest.raises(OutOfMemory) as caught:
+        k.vmalloc(pages * page)
+    assert (caught.value.what, caught.value.done) == ("page", 0)
+    assert str(caught.value) == f"page 0 of {pages} could not be allocated"
+    assert (len(k.vmlist), k.slab.live_objects, k.dead) == (0, 0, None)
+    assert k.pages.pages_in_use - sum(k.init_mm.tables.values()) == used
+    k.check()
+
+
+def test_an_interrupt_in_the_flush_of_a_mapping_ends_the_kernel(arch, kernel):
+    class Interrupts:
+        @hookimpl
+        def vmcore_flush(self, flush):
+            if flush.symbol == "flush_cache_vmap":
+                raise KeyboardInterrupt
+
+    k = kernel(arch, ram=RAM, listeners=[Interrupts()])
+    with pytest.raises(KeyboardInterrupt):
+        k.vmap(np.array([1]), 1, int(VM.MAP), k.page_kernel)
+    with pytest.raises(KernelDead):
+        k.vmalloc(1)
+
+
 # ---- remap_vmalloc_range
 
 
 @pytest.mark.parametrize("pages", [1, 4, 5, 9])
-def test_pages_are_inserted_in_steps(k, monkeypatch, pages):
+def test_pages_are_inserted_in_steps(arch, kernel, monkeypatch, pages):
     monkeypatch.setattr("vmcore.port.user._BATCH", 4)
+    heard = Recorder()
+    k = kernel(arch, ram=RAM, listeners=[heard])
     page, first = k.page_size, 16
     addr = k.vmalloc_user(10 * page)
     frames = k.find_vm_area(addr).pages.tolist()
@@ -64,6 +152,9 @@ def test_pages_are_inserted_in_steps(k, monkeypatch, pages):
     k.remap_vmalloc_range(vma, addr, 1)
     assert vma.inserted.tolist() == frames[1 : 1 + pages]
     assert vma.vm_flags == 1 | VmaFlags.RESERVED | VmaFlags.INSERTPAGE
+    assert heard.of("page_inserted") == [
+        ("page_inserted", (first + n) * page, frames[1 + n : 1 + min(n + 4, pages)], 0) for n in range(0, pages, 4)
+    ]
 
 
 @pytest.mark.parametrize("nth", [1, 4, 5, 7])
@@ -111,7 +202,7 @@ def test_a_page_that_is_there_already_counts_as_an_insertion_and_a_free_one_does
     insert(EINVAL, 0)
 
 
-@pytest.mark.parametrize(("ragged", "pages"), [(5, 2), (0, 0)])
+@pytest.mark.parametrize(("ragged", "pages"), [(1, 2), (5, 2), (0, 0)])
 def test_the_insertion_outside_the_vma_is_heard_of_one_page(arch, kernel, ragged, pages):
     heard = Recorder()
     k = kernel(arch, ram=RAM, listeners=[heard])
