@@ -205,3 +205,15 @@ def test_protection_numbers_stay_apart(registry):
 def test_the_readme_speaks_of_every_bundle():
     text = (Path(__file__).parents[1] / "data" / "golden" / "README.md").read_text(encoding="utf-8")
     assert all(f"`{name}`" in text for name in COUNTS if not name.endswith("-ending"))
+
+
+def test_a_script_sees_entries_that_were_overwritten_without_a_flush(registry):
+    """The harness has no TLB: after map_vm_area over mapped pages a read gives the bytes of the new ones."""
+    run = opscript.ScriptRun(registry, first(lambda op: len(str(op.get("ret"))) == 18)[0])
+    run.run("vmalloc 0x1000")
+    before = run.run("vread $0 0x10")["crc32"]
+    run.run("get_vm_area 0x1000 2")
+    assert run.run("map_vm_area $2 2 2")["ret"] == 0
+    again = run.run("vread $2 0x10")["crc32"]
+    run.run("map_vm_area $2 2 2")
+    assert len({before, again, run.run("vread $2 0x10")["crc32"]}) == 3
