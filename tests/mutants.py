@@ -152,7 +152,7 @@ def mutants(name: str, rng: random.Random) -> Iterator[Mutant]:
     made = [m for m in visitor.mutations if not _by_rule(m.original_node, m.mutated_node)]
     rng.shuffle(made)
     originals = list(_functions(compile(source, path, "exec")))
-    names = [code.co_qualname for code in originals]
+    shapes = [(code.co_qualname, code.co_freevars) for code in originals]
     seen = {_meaning(code) for code in originals}
     for mutation in made:
         text = tree.deep_replace(mutation.original_node, mutation.mutated_node).code
@@ -160,8 +160,8 @@ def mutants(name: str, rng: random.Random) -> Iterator[Mutant]:
             functions = list(_functions(compile(text, path, "exec")))
         except SyntaxError:
             continue
-        if [code.co_qualname for code in functions] != names:
-            continue  # a lambda or a comprehension is gone: no function can be put into the place of one
+        if [(code.co_qualname, code.co_freevars) for code in functions] != shapes:
+            continue  # a lambda is gone, or a super(): no function can be put into the place of the old one
         swaps = tuple((a, b) for a, b in zip(originals, functions, strict=True) if _meaning(a) != _meaning(b))
         meanings = {_meaning(b) for _, b in swaps}
         if meanings and not meanings <= seen:
