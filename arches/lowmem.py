@@ -16,7 +16,7 @@ def banks_at(name: str, request: LayoutRequest, base: int) -> tuple[Bank, ...]:
 
     Args:
         name: the architecture, for messages.
-        request: what the layout was asked for.
+        request: the request for the layout.
         base: PHYS_OFFSET, bytes.
 
     Raises:

@@ -108,7 +108,7 @@ _HOME = {"Kernel": "kernel", "hookimpl": "hookspecs", **dict.fromkeys(_RECORDS, 
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for; an exception is what `vmcore.errors` has under that name."""
+    """Import what is asked for. An exception is what `vmcore.errors` has under that name."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "__version__":

@@ -4,7 +4,7 @@ from vmcore.system.signals import end_on_signals
 
 
 def run() -> None:
-    """Run the command line; signals end it from the first import on."""
+    """Run the command line. Signals end it from the first import on."""
     end_on_signals()
     from vmcore.cli import main  # noqa: PLC0415  # takes most of the time of a short command
 

@@ -235,7 +235,7 @@ class ArgumentError(VmcoreError, ValueError):
 
 
 class KernelFailure(VmcoreError):
-    """What a kernel function answers instead of a result; carries the log lines it printed.
+    """The answer of a kernel function that has no result. It carries the log lines that the function printed.
 
     Attributes:
         lines: the printk lines of this call, in order, with their ``<n>`` level.
@@ -294,7 +294,7 @@ class InvalidSize(KernelFailure, ValueError):
 
 
 class KernelError(KernelFailure, OSError):
-    """Any other ``-Exxx``; ``errno`` is the positive number."""
+    """Any other ``-Exxx``. ``errno`` is the positive number."""
 
     def __init__(self, number: int, message: str, lines: Iterable[str] = ()) -> None:
         super().__init__(message, lines)

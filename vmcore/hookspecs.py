@@ -271,7 +271,7 @@ def vmcore_warn(condition: str, function: str) -> None:
 
 @hookspec
 def vmcore_bug(condition: str, function: str) -> None:
-    """Event: a BUG_ON fired; the kernel is dead.
+    """Event: a BUG_ON fired. The kernel is dead.
 
     Called: once, before `KernelBug` is raised.
     Default: nobody listens, nothing is computed.
@@ -282,7 +282,7 @@ def vmcore_bug(condition: str, function: str) -> None:
 
 @hookspec
 def vmcore_oops(address: int, access: str) -> None:
-    """Event: the kernel made an access the machine cannot do; it is dead.
+    """Event: the kernel made an access the machine cannot do. It is dead.
 
     Called: once, before `KernelOops` is raised; *access* "read", "write" or what was done.
     Default: nobody listens, nothing is computed.

@@ -52,7 +52,7 @@ class Process(Protocol):
 
     @property
     def number(self) -> int:
-        """1, 2, 3 and so on, in order of creation; 0 stands for init_mm elsewhere."""
+        """1, 2, 3 and so on, in order of creation, and 0 stands for init_mm elsewhere."""
         ...
 
     @property
@@ -86,7 +86,7 @@ class Host(Protocol):
 
     @property
     def pgd_list(self) -> Sequence[Process]:
-        """The processes, oldest first; hold ``pgd_lock`` while you go through them."""
+        """The processes, oldest first. Hold ``pgd_lock`` while you go through them."""
         ...
 
     @property
@@ -100,11 +100,11 @@ class Host(Protocol):
         ...
 
     def current_mm(self, cpu: int) -> Process | None:
-        """Return the process that a CPU runs; None: it runs on init_mm."""
+        """Return the process that a CPU runs, or None: it runs on init_mm."""
         ...
 
     def flush_tlb_all(self, cpu: int) -> None:
-        """Drop the whole TLB of every CPU; ``cpu`` is the one that asks the others."""
+        """Drop the whole TLB of every CPU. ``cpu`` is the one that asks the others."""
         ...
 
     def flush_tlb_pages(self, cpu: int, start: int, end: int, every_cpu: bool) -> None:

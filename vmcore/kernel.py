@@ -110,7 +110,7 @@ class Kernel(Vmalloc):
 
     @property
     def dmesg(self) -> list[str]:
-        """The log lines, oldest first; `printk_count` counts also those that are gone (`vmcore.machine.log`)."""
+        """The log lines, oldest first. `printk_count` counts also those that are gone (`vmcore.machine.log`)."""
         return self.log.dmesg
 
     @property
@@ -120,7 +120,7 @@ class Kernel(Vmalloc):
 
     @property
     def warnings(self) -> list[Warned]:
-        """The WARN_ON records, oldest first; `warn_count` counts also those that are gone."""
+        """The WARN_ON records, oldest first. `warn_count` counts also those that are gone."""
         return self.log.warnings
 
     @property
@@ -138,7 +138,7 @@ class Kernel(Vmalloc):
 
     @property
     def dead(self) -> KernelFailure | None:
-        """The first BUG, oops, interrupted call or `close` that ended this kernel; None while it lives."""
+        """The first BUG, oops, interrupted call or `close` that ended this kernel, and None while it lives."""
         return self.life.dead
 
     # ---- allocators, and failures to inject
@@ -148,7 +148,7 @@ class Kernel(Vmalloc):
         return self.allocators.kmalloc(size, gfp, node)
 
     def kfree(self, handle: int | None) -> None:
-        """Free a small object; None is NULL."""
+        """Free a small object. None is NULL."""
         self.allocators.kfree(handle)
 
     def alloc_pages(self, count: int, gfp: int, node: int) -> np.ndarray:
@@ -285,7 +285,7 @@ class Kernel(Vmalloc):
     # ---- for people, and other tools
 
     def save(self, path: str | PathLike[str] | Output) -> None:
-        """Write RAM as a sparse ELF core with a VMCOREINFO note (see `vmcore.dump.save`); all of it or nothing.
+        """Write RAM as a sparse ELF core with a VMCOREINFO note (see `vmcore.dump.save`), all of it or nothing.
 
         Args:
             path: of the file, which is replaced if it exists; an `Output` knows which files it must not replace.

@@ -48,7 +48,7 @@ def parse_size(text: str | int, what: str = "size") -> int:
 
 
 def _shown(value: object) -> str:
-    """Return a value for a message; Python writes no decimal of thousands of digits."""
+    """Return a value for a message. Python writes no decimal of thousands of digits."""
     text = f"{value:#x}" if isinstance(value, int) and abs(value) > _MOST else repr(value)
     return text if len(text) <= 2 * _DIGITS else f"{text[:_DIGITS]}... ({len(text):,} characters)"
 

@@ -84,7 +84,7 @@ def xscale(words: Words) -> Words:
 
 
 def access(low: int) -> Access:
-    """Return what AP, its two bits from bit ``low``, allows: with the S bit of Linux the kernel may always read.
+    """Return the rights that AP gives, two bits from bit ``low``: with the S bit the kernel may always read.
 
     An old small page has four APs for its quarters. Linux writes them alike, and the first is looked at.
     """

@@ -1,4 +1,4 @@
-"""ARMv6 and ARMv7: extended page tables, several CPUs; and ARMv7 with highmem as later kernels have it.
+"""ARMv6 and ARMv7: extended page tables, several CPUs. And ARMv7 with highmem as later kernels have it.
 
 Sources: arch/arm/mm/proc-v6.S, proc-v7.S, mmu.c, include/asm-arm/pgtable.h, pgtable-hwdef.h, of 2.6.24. For
 ``armv7-highmem``: arch/arm/include/asm/pgtable-2level.h, pgtable.h, arch/arm/mm/proc-v7-2level.S, mmu.c, of 6.12.
@@ -32,7 +32,7 @@ XN, SMALL_AP0, AP1, TEX0, APX = 0x001, 0x012, 0x020, 0x040, 0x200
 
 
 def v6_words(words: Words, ext: int = 0) -> Words:
-    """Make extended small pages of Linux words (proc-v6.S, proc-v7.S, set_pte_ext; one rule).
+    """Make extended small pages of Linux words (proc-v6.S, proc-v7.S, set_pte_ext, one rule).
 
     Args:
         words: shape ``(n,)``, uint32.
@@ -59,7 +59,7 @@ def v6(words: Words) -> Words:
 
 
 def access(ap: int, apx: int, xn: int, ng: int, domain: int | None = None) -> Access:
-    """Return what a page allows the kernel (ARM ARM, B3.7.1 of DDI 0406C, SCTLR.AFE 0).
+    """Return the rights of the kernel on a page (ARM ARM, B3.7.1 of DDI 0406C, SCTLR.AFE 0).
 
     Args:
         ap: the lower of the two AP bits' number.

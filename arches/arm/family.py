@@ -1,4 +1,4 @@
-"""What the ARM family shares: tables in pairs, hardware and Linux halves, address maps and strong symbols.
+"""The parts that ARM machines share: tables in pairs, hardware and Linux halves, address maps and strong symbols.
 
 Linux' root entry is two first-level words; its table is one page with a Linux half, which Linux reads, and a
 hardware half of two 256-entry tables, which the MMU reads.
@@ -66,7 +66,7 @@ FIRST_LEVEL_NAMES = (("table", 0x1), ("section", 0x2), ("B", 0x4), ("C", 0x8), (
 
 
 def first_level(*leaves: Leaf) -> Level:
-    """Return the root as the MMU sees it; what is neither a leaf nor of type 01 is nothing."""
+    """Return the root as the MMU sees it. An entry that is neither a leaf nor of type 01 is nothing."""
     return Level(
         name="first",
         shift=20,
@@ -84,7 +84,7 @@ def first_level(*leaves: Leaf) -> Level:
 
 
 def second_level(large: Leaf, small: Leaf, names: tuple[tuple[str, int], ...]) -> Level:
-    """Return a coarse table as the MMU sees it; what is neither a large nor a small page is nothing."""
+    """Return a coarse table as the MMU sees it. An entry that is neither a large nor a small page is nothing."""
     return Level(
         name="second",
         shift=12,
@@ -202,7 +202,7 @@ class PlatformLayout:
     highmem: bool = False
 
     def __call__(self, request: LayoutRequest) -> Layout:
-        """Lay the machine out; see `vmcore.architecture.Layout`.
+        """Lay the machine out. See `vmcore.architecture.Layout`.
 
         Raises:
             LayoutError: ``vmalloc=`` is out of bounds, or RAM does not start at PHYS_OFFSET, is too small or
@@ -234,7 +234,7 @@ class PlatformLayout:
         )
 
     def _lowmem_limit(self, size: int | None, board: Platform, ram_end: int) -> int:
-        """Return the physical address lowmem may reach up to, bytes; ``size`` is that of the vmalloc area."""
+        """Return the physical address lowmem may reach up to, bytes. ``size`` is that of the vmalloc area."""
         if size is None:
             fits = board.vmalloc_start(ram_end) < board.vmalloc_end
             return ram_end if fits else board.physical(board.vmalloc_end - VMALLOC_MIN)
@@ -257,12 +257,12 @@ class PlatformLayout:
 
 
 def flush_cache(kernel: Host, cpu: int, start: int, end: int) -> None:
-    """Clean and invalidate the whole cache of this CPU; the range is ignored (cacheflush.h, flush_cache_vmap)."""
+    """Clean and invalidate the whole cache of this CPU. The range is ignored (cacheflush.h, flush_cache_vmap)."""
     kernel.flush_cache_all(cpu)
 
 
 def flush_tlb_kernel_range(kernel: Host, cpu: int, start: int, end: int) -> None:
-    """Flush page by page, on SMP machines on every CPU (tlbflush.h; arch/arm/kernel/smp.c)."""
+    """Flush page by page, on SMP machines on every CPU (tlbflush.h, arch/arm/kernel/smp.c)."""
     kernel.flush_tlb_pages(cpu, start, end, every_cpu=len(kernel.cpus) > 1)
 
 

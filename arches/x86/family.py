@@ -1,4 +1,4 @@
-"""What the x86 family shares: entry bits, protections, the 32-bit address map and the strong symbols.
+"""The parts that x86 machines share: entry bits, protections, the 32-bit address map and the strong symbols.
 
 Sources: include/asm-x86/pgtable_32.h, pgtable_64.h, page_32.h, fixmap_32.h, highmem.h, tlbflush_32.h,
 arch/x86/kernel/setup_32.c, arch/x86/mm/fault_32.c, fault_64.c, init_32.c, all of 2.6.24.
@@ -114,12 +114,12 @@ LA57_OFF = (_CR4, 0x1000, 0x0000, "CR4.LA57 is 1: five levels")
 
 
 def qemu_note(*checks: tuple[int, int, int, str]) -> CpuNote:
-    """Return where QEMU's dump-guest-memory has CR3, and what must hold of CR4."""
+    """Return where QEMU's dump-guest-memory has CR3, and the conditions on CR4."""
     return CpuNote(name="QEMU", size=432, root_at=_CR3, root_mask=(1 << 52) - 1, checks=checks)
 
 
 def image_32(pae: bool) -> KernelImage:
-    """Return what 32-bit kernels print (arch/x86/kernel/vmcore_info_32.c); bases are those of CONFIG_VMSPLIT."""
+    """Return the lines that 32-bit kernels print (arch/x86/kernel/vmcore_info_32.c). Bases: CONFIG_VMSPLIT."""
     return KernelImage(
         machine=3,
         root_align=32 if pae else 4096,
@@ -179,7 +179,7 @@ class Layout32:
     pae: bool
 
     def __call__(self, request: LayoutRequest) -> Layout:
-        """Lay the machine out; see `vmcore.architecture.Layout`.
+        """Lay the machine out. See `vmcore.architecture.Layout`.
 
         Raises:
             LayoutError: ``vmalloc=`` leaves no lowmem, or RAM does not start at 0, is too small or has a hole.
@@ -227,7 +227,7 @@ class Layout32:
 
 
 def flush_tlb_kernel_range(kernel: Host, cpu: int, start: int, end: int) -> None:
-    """Flush everything everywhere; the range is ignored (tlbflush_32.h, tlbflush_64.h)."""
+    """Flush everything everywhere. The range is ignored (tlbflush_32.h, tlbflush_64.h)."""
     kernel.flush_tlb_all(cpu)
 
 
@@ -238,7 +238,7 @@ def current_tables(kernel: Host, cpu: int) -> Tables:
 
 
 def page_present(tables: Tables, address: int) -> bool:
-    """Test pte_present of the entry for an address; False where a table is absent."""
+    """Test pte_present of the entry for an address. It is False if a table is absent."""
     found = tables.entry(address, len(tables.levels) - 1)
     return found is not None and bool(found[1] & tables.levels[-1].present_mask)
 
@@ -294,7 +294,7 @@ def vmalloc_sync_all_32(kernel: Host) -> None:
 
 
 def _sync_list(kernel: Host, address: int) -> bool:
-    """Walk pgd_list for one address; True at its end, also at that of an empty list."""
+    """Walk pgd_list for one address. Return True at its end, also at that of an empty list."""
     with kernel.pgd_lock:
         for position, mm in enumerate(kernel.pgd_list):
             if not vmalloc_sync_one(kernel, mm.tables, address):

@@ -42,7 +42,7 @@ PHYSICAL_BITS = 46  #: __PHYSICAL_MASK_SHIFT; the MMU has up to 52
 
 
 def _table(name: str, shift: int, missing_mask: int, *large: int) -> Level:
-    """Return an upper level; p?d_bad is the same for all: any bit but the frame's and those of a table."""
+    """Return an upper level. p?d_bad is the same for all: any bit but the frame's and those of a table."""
     return Level(
         name=name,
         shift=shift,
@@ -126,14 +126,14 @@ IMAGE = KernelImage(
 
 
 def _same_table(tables: Tables, one: Entry, other: Entry, depth: int) -> bool:
-    """Compare the tables two entries point to; an entry that is none or cannot be reached is never the same."""
+    """Compare the tables two entries point to. An entry that is none or cannot be reached is never the same."""
     if one is None or other is None or not one[1]:
         return False
     return tables.address_of(one[1], depth) == tables.address_of(other[1], depth)
 
 
 def _sync_pgd(kernel: Host, tables: Tables, address: int, function: str) -> bool:
-    """Copy init_mm's pgd entry where ``tables`` has none; False where init_mm has none either."""
+    """Copy init_mm's pgd entry where ``tables`` has none. Return False where init_mm has none either."""
     reference, entry = kernel.init_mm.entry(address, 0), tables.entry(address, 0)
     if reference is None or entry is None or not reference[1]:
         return False

@@ -12,7 +12,7 @@ from vmcore.units import Bank, format_size
 
 @frozen(field_transformer=typed)
 class Zone:
-    """A zone of physical memory, in zone order; frames below ``below`` bytes (None: the rest).
+    """A zone of physical memory, in zone order. Frames below ``below`` bytes (None: the rest).
 
     HIGHMEM, where it is declared, is what the linear map does not reach; the zones before it end there.
     """
@@ -49,7 +49,7 @@ class LayoutRequest:
     platform: str | None = None
 
     def banks(self, phys_offset: int) -> tuple[Bank, ...]:
-        """Return the banks; a plain size becomes one bank at ``phys_offset``."""
+        """Return the banks. A plain size becomes one bank at ``phys_offset``."""
         if isinstance(self.ram, int):
             return (Bank(phys_offset, phys_offset + self.ram),)
         return self.ram
@@ -107,7 +107,7 @@ class Layout:
 
 
 def cut_banks(banks: tuple[Bank, ...], end: int, reason: str) -> tuple[tuple[Bank, ...], tuple[str, ...]]:
-    """Drop RAM at and above ``end``; say so in a log line, as kernels do.
+    """Drop RAM at and above ``end``. Say so in a log line, as kernels do.
 
     Returns:
         The banks that are left and the log lines (none if nothing was cut).

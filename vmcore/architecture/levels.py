@@ -64,7 +64,7 @@ def encode(frame: tuple[Segment, ...], address: int, flags: int) -> int:
 
 
 def encode_many(frame: tuple[Segment, ...], addresses: np.ndarray, flags: int) -> np.ndarray:
-    """Put many physical addresses (bytes, uint64, any shape) into a frame field, and flags beside them; uint64."""
+    """Put many physical addresses (bytes, uint64, any shape) into a frame field, and flags beside them, uint64."""
     out = np.full(addresses.shape, flags, np.uint64)
     for s in frame:
         part = addresses >> np.uint64(s.address_bit) & np.uint64((1 << s.width) - 1)
@@ -192,7 +192,7 @@ class Level:
 
     @property
     def word_bytes(self) -> int:
-        """Bytes of one word of an entry; an entry without ``repeat`` is one word."""
+        """Bytes of one word of an entry. An entry without ``repeat`` is one word."""
         return self.entry_bytes // (1 + len(self.repeat))
 
     @property

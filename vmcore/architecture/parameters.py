@@ -29,7 +29,7 @@ def _zones(value: Iterable[Zone | str]) -> tuple[Zone, ...]:
 
 @frozen(kw_only=True, field_transformer=typed)
 class Parameters:
-    """One machine, complete and frozen; see the module's page for how to write one.
+    """One machine, complete and frozen. See the module's page for how to write one.
 
     Attributes:
         name: lower case; what users type.
@@ -122,7 +122,7 @@ class Parameters:
 
     @property
     def gfp_vmalloc32(self) -> int:
-        """GFP_VMALLOC32 (mm/vmalloc.c:587): DMA32, else DMA, on 64 bit; plain GFP_KERNEL on 32."""
+        """GFP_VMALLOC32 (mm/vmalloc.c:587): DMA32, else DMA, on 64 bit. Plain GFP_KERNEL on 32."""
         if self.word_bits == 64 and "DMA32" in self.zone_names:
             return GFP_KERNEL | int(GFP.DMA32)
         if self.word_bits == 64 and "DMA" in self.zone_names:

@@ -12,7 +12,7 @@ from vmcore.errors import ArchitectureError, LayoutError, VmcoreError, choices
 
 @frozen(kw_only=True)
 class Architecture(Parameters):
-    """One machine, complete, checked and frozen; see the module's page for how to write one.
+    """One machine, complete, checked and frozen. See the module's page for how to write one.
 
     The fields are those of `vmcore.architecture.parameters.Parameters`.
     """

@@ -12,7 +12,7 @@ from vmcore.architecture.fields import typed
 
 @frozen(kw_only=True, field_transformer=typed)
 class Symbols:
-    """The strong definitions of one machine; None leaves a symbol to its weak definition, or to a link hook.
+    """The strong definitions of one machine. None leaves a symbol to its weak definition, or to a link hook.
 
     ``kernel`` is the kernel that calls the symbol, a `vmcore.host.Host`, and ``cpu`` is the number of the CPU that
     runs it. `vmcore.hookspecs` describes each symbol.

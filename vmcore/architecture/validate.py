@@ -1,4 +1,4 @@
-"""What a record and its layout must fulfil; each refusal names record, field, what was found and expected."""
+"""What a record and its layout must fulfil. Each refusal names record, field, what was found and expected."""
 
 from __future__ import annotations
 

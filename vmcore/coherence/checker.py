@@ -96,7 +96,7 @@ class Checker:
         return self.found.total() - len(self.reports)
 
     def watch(self, machine: Machine) -> None:
-        """Begin to look at a machine's CPUs and caches; its events reach a checker that is linked with it."""
+        """Begin to look at a machine's CPUs and caches. Its events reach a checker that is linked with it."""
         arch, memory, cpus = machine.arch, machine.memory, machine.cpus
         self._translations = TranslationCheck(self._history, self._reports, arch, machine.layout, memory, cpus)
         machine.smp.checker = self

@@ -1,4 +1,4 @@
-"""Keys of a report of the coherence checker in JSON: what ``Report.to_dict()`` gives."""
+"""Keys of a report of the coherence checker in JSON: the keys that ``Report.to_dict()`` gives."""
 
 from vmcore.facts import Key, Shape
 

@@ -23,7 +23,7 @@ class LineCheck:
     def __init__(
         self, history: History, reports: Reports, memory: PhysicalMemory, page_shift: int, caches: list[DataCache]
     ) -> None:
-        """Begin with the lines that the caches hold now; there is at least one cache."""
+        """Begin with the lines that the caches hold now. There is at least one cache."""
         self._history, self._reports, self._memory, self._shift = history, reports, memory, page_shift
         self._caches = caches
         line = caches[0].line
@@ -118,7 +118,7 @@ class LineCheck:
                 self._lost[line] = why  # the line of another frame has them, and does not bring them here
 
     def lines_written_back(self, cache: DataCache, slots: np.ndarray, physical: np.ndarray) -> None:
-        """Judge dirty slots that are about to be written to physical lines, one after the other; -1: to none."""
+        """Judge dirty slots that are about to be written to physical lines in turn, or to none (-1)."""
         own, going, kept = cache.physical.reshape(-1)[slots], cache.data[slots], physical >= 0
         lost = np.zeros(going.shape, bool)
         away = physical != own
@@ -181,7 +181,7 @@ class LineCheck:
         kind: str = STALE_LINE,
         at: int | None = None,
     ) -> Reason | None:
-        """Report bytes (``stale``, bool) of a copy in a slot, by what happened since they were copied.
+        """Report bytes (``stale``, bool) of a copy in a slot, by the events since they were copied.
 
         ``at`` is the virtual line that was read, if it is another one. Return the missing flush, or None.
         """
@@ -202,7 +202,7 @@ class LineCheck:
         return missing, window, reached
 
     def _orphan(self, kind: str, cache: DataCache, address: int, physical: int, text: str, why: str) -> None:
-        """Report a copy that no flush should have removed; perhaps the new one was lost before."""
+        """Report a copy that no flush should have removed. Perhaps the new one was lost before."""
         missing, window, reached = "", Window(address, address + cache.line), None
         if self._behind[self._places(np.array([physical]))[0]]:
             missing, window, reached = self._lost.get(physical, (missing, window, reached))

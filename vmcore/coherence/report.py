@@ -47,7 +47,7 @@ class Report:
     reached: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as numbers, strings and a list; addresses in hex."""
+        """Return it as numbers, strings and a list, addresses in hex."""
         return asdict(self) | {name: hex(getattr(self, name)) for name in ("address", "start", "end")}
 
     def __str__(self) -> str:
@@ -69,7 +69,7 @@ class Reports:
         self._seen: set[tuple[str, int, int, str]] = set()
 
     def repeats(self, kind: str, cpu: int, address: int, missing: str) -> bool:
-        """Count a finding that is reported already; False means that it is a new one."""
+        """Count a finding that is reported already. False means that it is a new one."""
         seen = (kind, cpu, address >> self._shift, missing) in self._seen
         self.found[kind] += seen
         return seen

@@ -41,7 +41,7 @@ def as_bytes(data: object, function: str) -> memoryview:
 
 
 class Cpu(TranslatingCpu):
-    """One CPU of a machine, as programs use it; `vmcore.cpu.translation` has its attributes."""
+    """One CPU of a machine, as programs use it. `vmcore.cpu.translation` has its attributes."""
 
     def __init__(
         self, board: Board, life: Life, number: int, arch: Architecture, layout: Layout, memory: PhysicalMemory
@@ -89,7 +89,7 @@ class Cpu(TranslatingCpu):
         return self._load(address, size, READ)
 
     def store(self, address: int, data: bytes | np.ndarray) -> None:
-        """Store bytes; those in front of a page that faults are stored.
+        """Store bytes. Those in front of a page that faults are stored.
 
         Args:
             address: virtual, bytes.
@@ -127,7 +127,7 @@ class Cpu(TranslatingCpu):
         return self._load(address, size, EXECUTE)
 
     def physical(self, address: int, access: int = READ) -> int:
-        """Return where an access goes, bytes; it is one, and faults and fills the TLB as such."""
+        """Return where an access goes, bytes. It is one, and faults and fills the TLB as such."""
         address, _ = self._check(address, 1)
         if access not in NAMES:
             raise ArgumentError(
@@ -218,7 +218,7 @@ class Cpu(TranslatingCpu):
             raise pages.take_fault()
 
     def _alike(self, pages: Pages, address: int, size: int) -> Iterator[tuple[Pages, int, int]]:
-        """Cut an access where pages begin to be cached in another way; yield pages, address and size."""
+        """Cut an access where pages begin to be cached in another way. Yield pages, address and size."""
         kind = pages.flags & np.uint8(CACHED | WRITE_BACK)
         edges = [0, *(np.flatnonzero(np.diff(kind)) + 1).tolist(), len(kind)]
         first, end = address >> self._shift, address + size
@@ -238,7 +238,7 @@ class Cpu(TranslatingCpu):
         return several[skip : skip + size].tobytes()
 
     def _rows(self, pages: Pages) -> np.ndarray:
-        """Return the rows of the memory's pages; offsets() refuses what is not RAM."""
+        """Return the rows of the memory's pages. offsets() refuses an address without RAM."""
         if (pages.where < 0).any():
             self._memory.offsets(pages.physical)
         return pages.where >> self._shift

@@ -39,12 +39,12 @@ class DataCache(CacheLines):
     def store(
         self, address: int, data: np.ndarray, physical: np.ndarray, write_back: bool, repeats: bool = False
     ) -> None:
-        """Write bytes (uint8, at least 1); ``write_back``: lines that are here need not go to memory."""
+        """Write bytes (uint8, at least 1). ``write_back``: lines that are here need not go to memory."""
         for virtual, lines, skip, start, stop in self._batches(address, len(data), physical, repeats):
             self._write(virtual, lines, skip, data[start:stop], write_back)
 
     def loaded_past(self, address: int, data: np.ndarray, physical: np.ndarray) -> None:
-        """Tell the watcher of bytes (uint8) that were read from memory itself; see `load`."""
+        """Tell the watcher of bytes (uint8) that were read from memory itself. See `load`."""
         if self.watcher is not None:
             for virtual, lines, skip, start, stop in self._batches(address, len(data), physical):
                 whole, asked = np.zeros((len(lines), self.line), np.uint8), self._asked(lines, skip, stop - start)
@@ -52,7 +52,7 @@ class DataCache(CacheLines):
                 self.watcher.lines_read(self, virtual, lines, np.full(len(lines), -1), whole, asked)
 
     def stored_past(self, address: int, data: np.ndarray, physical: np.ndarray, repeats: bool = False) -> None:
-        """Tell the watcher of bytes that were written to memory itself; see `store`."""
+        """Tell the watcher of bytes that were written to memory itself. See `store`."""
         if self.watcher is not None:
             for _, lines, skip, start, stop in self._batches(address, len(data), physical, repeats):
                 self.watcher.lines_stored(self, lines, np.full(len(lines), -1), skip, data[start:stop])
@@ -76,12 +76,12 @@ class DataCache(CacheLines):
             start, skip = stop, 0
 
     def peek(self, address: int, size: int, physical: int) -> bytes | None:
-        """Return cached bytes without filling a line; None if the line is absent or the range crosses its end."""
+        """Return cached bytes without filling a line, or None if the line is absent or the range crosses it."""
         at = self.here(address, size, physical)
         return None if at < 0 else self._bytes[at : at + size].tobytes()
 
     def word(self, address: int, size: int, physical: int) -> bytes | None:
-        """Read a word within one line; None if it crosses the end of the line, or other caches must be asked."""
+        """Read a word within one line, or None if it crosses the line's end or other caches must be asked."""
         at = self.here(address, size, physical)
         if at < 0:
             if self.others or (address & self.line - 1) + size > self.line:
@@ -91,7 +91,7 @@ class DataCache(CacheLines):
         return data
 
     def poke(self, address: int, data: Any, physical: int) -> bool:
-        """Write a word within one line that is written back or absent; False if that cannot be done here."""
+        """Write a word within one line that is written back or absent, or False if that cannot be done here."""
         size = len(data)
         if (address & self.line - 1) + size > self.line:
             return False

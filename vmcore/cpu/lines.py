@@ -41,7 +41,7 @@ class CacheWatcher(Protocol):
         ...
 
     def lines_written_back(self, cache: CacheLines, slots: np.ndarray, physical: np.ndarray) -> None:
-        """Judge dirty slots that are about to be written to physical lines, one after the other; -1: to none."""
+        """Judge dirty slots that are about to be written to physical lines in turn, or to none (-1)."""
         ...
 
 
@@ -51,7 +51,7 @@ class CacheLines:
     Attributes:
         cpu: whose.
         line: bytes of a line.
-        keys: what each slot holds, -1: nothing; shape ``(sets, ways)``, int64.
+        keys: the key of the line in each slot, -1: none; shape ``(sets, ways)``, int64.
         virtual: virtual line number each slot was filled by, same shape.
         physical: physical line number each slot was filled from, same shape.
         dirty: slots that memory does not have yet, bool, same shape.
@@ -118,7 +118,7 @@ class CacheLines:
     # ---- filling and writing back
 
     def fetch_one(self, address: int, physical: int) -> int:
-        """Fill a slot with the line of one address; return where that is in the cache's bytes."""
+        """Fill a slot with the line of one address and return where that is in the cache's bytes."""
         line, of = address >> self._shift, physical >> self._shift
         where = self._memory.offset(of << self._shift)
         first = line & self.sets - 1
@@ -133,7 +133,7 @@ class CacheLines:
         return (slot << self._shift) + (address & self.line - 1)
 
     def fetch(self, virtual: np.ndarray, physical: np.ndarray, missing: np.ndarray) -> None:
-        """Fill slots with missing lines; of more than fit the last ones stay."""
+        """Fill slots with missing lines. Of more than fit the last ones stay."""
         missing = missing.copy()
         missing[: -self.sets * self._ways] = False
         v, p = virtual[missing], physical[missing]
@@ -154,7 +154,7 @@ class CacheLines:
             self.watcher.lines_fetched(self, slots)
 
     def write_back(self, slots: np.ndarray) -> None:
-        """Write the dirty ones among slots to memory; those that are mapped nowhere are lost."""
+        """Write the dirty ones among slots to memory. Those that are mapped nowhere are lost."""
         dirty = self.dirty.reshape(-1)
         slots = slots[dirty[slots]]
         if not len(slots):
@@ -169,7 +169,7 @@ class CacheLines:
         dirty[slots] = False
 
     def clean_and_invalidate(self) -> int:
-        """Write back what is dirty and empty the cache; return how many lines it held."""
+        """Write dirty lines back and empty the cache. Return how many lines it held."""
         if not self._filled:
             return 0
         self._filled = False

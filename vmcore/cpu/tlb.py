@@ -1,4 +1,4 @@
-"""A CPU's translation lookaside buffer: what it keeps until somebody drops it.
+"""A CPU's translation lookaside buffer: it keeps translations until a flush drops them.
 
 A page belongs in one slot, as the record's `vmcore.architecture.Tlb` says, and drives out who is there. A page
 that is part of a larger one has a slot of its own, and goes when any of the larger one is dropped.
@@ -18,7 +18,7 @@ _FEW = 8  # pages up to which slots are looked at one by one
 
 
 class Translation(NamedTuple):
-    """One entry: a page, where it is, what it allows, log2 of the bytes its entry maps, and whose it is."""
+    """One entry: a page, its place, its rights, log2 of the bytes its entry maps, and its address space."""
 
     page: int
     physical: int
@@ -70,7 +70,7 @@ class TranslationBuffer:
         return int(np.count_nonzero(self.page >= 0)) if self.filled else 0
 
     def entries(self) -> list[Translation]:
-        """Return what it holds, in order of pages."""
+        """Return its entries, in order of pages."""
         kept = np.flatnonzero(self.page >= 0)
         columns = (self.page, self.physical, self.flags, self.shift, self.space)
         return sorted(Translation(*row) for row in zip(*(c[kept].tolist() for c in columns), strict=True))
@@ -95,13 +95,13 @@ class TranslationBuffer:
         return held
 
     def ready(self, access: int, slots: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """Tell which slots (all of them) let an access pass without a walk, bool; see `allows`."""
+        """Tell which slots (all of them) let an access pass without a walk, bool. See `allows`."""
         flags = self.flags[slots]
         ready: np.ndarray = flags & access != 0
         return ready & (flags & CLEAN == 0) if access == WRITE else ready
 
     def fill(self, entry: Translation, where: int) -> int:
-        """Keep a translation; ``where``: offset of its page in the buffer. Return the slot."""
+        """Keep a translation. ``where``: offset of its page in the buffer. Return the slot."""
         page, flags = entry.page, entry.flags
         n = page & self._mask
         self.page[n], self.physical[n], self.flags[n], self.shift[n], self.space[n] = entry
@@ -122,7 +122,7 @@ class TranslationBuffer:
         space: int,
         where: np.ndarray,
     ) -> None:
-        """Keep many translations, later ones in place of earlier ones; arrays of shape ``(n,)``."""
+        """Keep many translations, later ones in place of earlier ones. These are arrays of shape ``(n,)``."""
         last = slice(-self.slots, None) if len(pages) > self.slots else slice(None)
         pages, flags, where = pages[last], flags[last], where[last]
         n = pages & self._mask
@@ -135,7 +135,7 @@ class TranslationBuffer:
         self._large |= bool((shift[last] != self._page_shift).any())
 
     def drop_all(self) -> int:
-        """Drop everything; return how many entries that were."""
+        """Drop everything. Return how many entries that were."""
         if not self.filled:
             return 0
         dropped = len(self)
@@ -145,7 +145,7 @@ class TranslationBuffer:
         return dropped
 
     def drop_pages(self, first: int, count: int) -> int:
-        """Drop the entries for consecutive pages, whosever they are; return how many."""
+        """Drop the entries for consecutive pages of any address space. Return how many."""
         if not self.filled:
             return 0
         if count <= _FEW and not self._large:
@@ -157,7 +157,7 @@ class TranslationBuffer:
         return self._drop(np.flatnonzero(inside))
 
     def switch(self, space: int) -> int:
-        """Be used for another address space; return how many entries it cost."""
+        """Be used for another address space and return how many entries it cost."""
         if not self.filled:
             return 0
         private = (self.page >= 0) & (self.flags & SHARED == 0)
@@ -171,7 +171,7 @@ class TranslationBuffer:
         return 0
 
     def drop_space(self, space: int) -> int:
-        """Drop what is an address space's own, as when it ends; return how many entries."""
+        """Drop an address space's own entries, as when it ends. Return how many."""
         if not self.filled:
             return 0
         return self._drop(np.flatnonzero((self.page >= 0) & (self.flags & SHARED == 0) & (self.space == space)))
@@ -194,5 +194,5 @@ class TranslationBuffer:
 
 
 def allows(flags: int, access: int) -> bool:
-    """Tell whether flags of an entry let an access pass without a walk; a first store needs one."""
+    """Tell whether flags of an entry let an access pass without a walk. A first store needs one."""
     return bool(flags & access & RIGHTS) and not (access == WRITE and flags & CLEAN)

@@ -99,7 +99,7 @@ class TranslatingCpu:
         self._flags, self._physical = self.tlb.flags.data, self.tlb.physical.data
 
     def switch_mm(self, mm: Mm | None) -> int:
-        """Run another address space, None: init_mm; return the TLB entries that this costs."""
+        """Run another address space (None: init_mm) and return the TLB entries that this costs."""
         if self.cache is not None and self.cache.kind.kind == "vivt":
             self.cache.clean_and_invalidate()  # cpu_switch_mm, while the old tables are there
         self.mm, self._space = mm, 0 if mm is None else mm.number
@@ -139,7 +139,7 @@ class TranslatingCpu:
         return self._walk(page, address, access, True)
 
     def _absent(self, page: int, address: int, access: int) -> int:
-        """Fault by an entry that says the page is absent; if that is repaired the entry goes."""
+        """Fault by an entry that says the page is absent. If that is repaired the entry goes."""
         walk = Walk((), End.NOT_PRESENT, None)
         if not self._repaired(address, access, 0):
             raise self._fault(address, access, walk, 0)
@@ -169,7 +169,7 @@ class TranslatingCpu:
         return slot
 
     def _many(self, first: int, count: int, address: int, access: int) -> Pages:
-        """Translate consecutive pages in array steps; again from a page whose fault was repaired."""
+        """Translate consecutive pages in array steps, again from a page whose fault was repaired."""
         done: list[Pages] = []
         tried = -1
         while count:
@@ -187,7 +187,7 @@ class TranslatingCpu:
         return _joined(done, None)
 
     def _run(self, first: int, count: int, access: int) -> tuple[Pages, Walk | None]:
-        """Translate consecutive pages up to the first that faults; return the walk of that one, too."""
+        """Translate consecutive pages up to the first that faults and return the walk of that one, too."""
         tlb, board = self.tlb, self._board
         pages = np.arange(first, first + count)
         slots = pages & self._slots
@@ -232,7 +232,7 @@ class TranslatingCpu:
         return part, self.mmu.walk(int(pages[count]) << self._shift)
 
     def physical_lines(self, lines: np.ndarray) -> np.ndarray:
-        """Translate virtual line numbers for write-back: by the TLB, else by the tables; -1: not mapped."""
+        """Translate virtual line numbers for write-back: by the TLB, else by the tables, or -1: not mapped."""
         assert self.cache is not None
         line = self.cache.line
         addresses = lines * line
@@ -247,7 +247,7 @@ class TranslatingCpu:
     # ---- faults
 
     def _repaired(self, address: int, access: int, code: int) -> bool:
-        """Take a fault: ask ``vmalloc_fault``; True: try again."""
+        """Take a fault: ask ``vmalloc_fault``. True: try again."""
         self.faults.taken += 1
         repaired = self._board.fault(self, address, NAMES[access], code)
         self.faults.repaired += repaired

@@ -1,4 +1,4 @@
-"""Who a CPU tells what it does, as protocols: the coherence checker, and the machine around it."""
+"""The listeners of a CPU, as protocols: the coherence checker, and the machine around it."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class CpuView(Protocol):
 
     @property
     def mm(self) -> Mm | None:
-        """The process it runs; None: it runs on init_mm."""
+        """The process it runs, or None: it runs on init_mm."""
         ...
 
     @property
     def cache(self) -> DataCache | None:
-        """Its data cache; None if two mappings cannot disagree in it."""
+        """Its data cache, or None if two mappings cannot disagree in it."""
         ...
 
     @property
@@ -75,7 +75,7 @@ class Board(Protocol):
         ...
 
     def fault(self, cpu: CpuView, address: int, access: str, error_code: int) -> bool:
-        """Offer an address that faulted to vmalloc_fault(); True means that it was repaired."""
+        """Offer an address that faulted to vmalloc_fault(). True means that it was repaired."""
         ...
 
 

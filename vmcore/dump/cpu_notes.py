@@ -28,7 +28,7 @@ class _Candidate(NamedTuple):
 
 
 def root_by_cpus(dump: Dump, arch: Architecture, cpu: CpuNote, records: Iterable[Architecture]) -> Root | None:
-    """Return the root in the CPU notes that has most of the kernel; None: there is no such note.
+    """Return the root in the CPU notes that has most of the kernel, or None: there is no such note.
 
     Where several have as much of it, one without a process's entries comes first, then the lower CPU. The table
     that user space runs with (page table isolation) has next to nothing of the kernel.

@@ -45,7 +45,7 @@ class Note(NamedTuple):
 
 
 def encode_note(note: Note) -> bytes:
-    """Return a note as it stands in a PT_NOTE segment; name and description are padded to 4 bytes."""
+    """Return a note as it stands in a PT_NOTE segment and name and description are padded to 4 bytes."""
     name = note.name.encode() + b"\0"
     return NHDR.pack(len(name), len(note.desc), note.kind) + _padded(name) + _padded(note.desc)
 

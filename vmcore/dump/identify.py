@@ -49,7 +49,7 @@ def fitting(dump: Dump, info: VmcoreInfo | None, records: Iterable[Architecture]
 
 
 def advise(records: Iterable[Architecture]) -> str:
-    """Return which records fit, for people; where they read entries in different ways, that the CPU decides."""
+    """Return which records fit, for people. Where they read entries in different ways, that the CPU decides."""
     fits = list(records)
     names = ", ".join(a.name for a in fits)
     if any(a.hardware_levels != fits[0].hardware_levels for a in fits):
@@ -58,7 +58,7 @@ def advise(records: Iterable[Architecture]) -> str:
 
 
 def misfits_machine(dump: Dump, arch: Architecture) -> list[str]:
-    """Return why a dump's header is not of an architecture's machine; empty: it may be."""
+    """Return why a dump's header is not of an architecture's machine. Empty: it may be."""
     image = arch.image
     if image is None or dump.machine in (0, image.machine):
         return []
@@ -66,7 +66,7 @@ def misfits_machine(dump: Dump, arch: Architecture) -> list[str]:
 
 
 def misfits(dump: Dump, arch: Architecture, info: VmcoreInfo | None) -> list[str]:
-    """Return why a dump, or its kernel's VMCOREINFO, is not of an architecture's kernel; empty: it may be.
+    """Return why a dump, or its kernel's VMCOREINFO, is not of an architecture's kernel. Empty: it may be.
 
     What a text lacks counts only where it is whole enough to have the root's symbol.
     """
@@ -96,7 +96,7 @@ def refuse(
 
 
 def root_symbol(info: VmcoreInfo, image: KernelImage) -> tuple[str, int] | None:
-    """Return the root's symbol and its virtual address; None: the text does not have it."""
+    """Return the root's symbol and its virtual address, or None: the text does not have it."""
     for name in image.roots:
         value = info.symbol(name)
         if value is not None:

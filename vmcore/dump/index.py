@@ -51,7 +51,7 @@ class RunIndex:
         return int(self.runs.starts[0]), shift, cells
 
     def runs_at(self, addresses: np.ndarray) -> np.ndarray:
-        """Return the number of the run each address (int64) is in; -1: none."""
+        """Return the number of the run each address (int64) is in, or -1: none."""
         cells = self.cells
         if cells is not None:
             base, shift, table = cells
@@ -72,7 +72,7 @@ class RunIndex:
         return self.runs.starts.tolist(), self.runs.ends.tolist(), self.runs.deltas.tolist()
 
     def run_of(self, address: int, size: int) -> int | None:
-        """Return the number of the run that has ``size`` bytes at an address; None: no run has all of them."""
+        """Return the number of the run that has ``size`` bytes at an address, or None: no run has all of them."""
         starts, ends, _ = self.lists
         run = bisect_right(starts, address) - 1
         return None if run < 0 or address + size > ends[run] else run

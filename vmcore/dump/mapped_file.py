@@ -1,4 +1,4 @@
-"""Files of RAM, mapped and never read whole; compressed ones are unpacked into a nameless sparse file first.
+"""Files of RAM, mapped and never read whole. Compressed ones are unpacked into a nameless sparse file first.
 
 The compression is known by its magic. What cannot be unpacked to its end is a partial dump that says so.
 """
@@ -71,7 +71,7 @@ def _scattered(file: mmap.mmap) -> mmap.mmap:
 
 
 def _unpacked(path: str, parts: Iterator[bytes], limit: int) -> tuple[mmap.mmap, tuple[str, ...]]:
-    """Unpack into a file without a name; stretches of zeros become holes."""
+    """Unpack into a file without a name. Stretches of zeros become holes."""
     problem: tuple[str, ...] = ()
     with tempfile.TemporaryFile() as out:
         size = 0

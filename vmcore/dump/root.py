@@ -46,7 +46,7 @@ def read_vmcoreinfo(path: str) -> VmcoreInfo:
 
 
 def find_vmcoreinfo(dump: Dump) -> VmcoreInfo | None:
-    """Return the VMCOREINFO in a dump's notes, one with the root's symbol if any has; None: there is none."""
+    """Return the VMCOREINFO in a dump's notes, one with the root's symbol if any has, or None: there is none."""
     notes = [n for n in dump.notes if n.name == "VMCOREINFO" or _KEY in n.desc]
     if not notes:
         return None
@@ -126,7 +126,7 @@ def _without_info(dump: Dump, arch: Architecture, records: tuple[Architecture, .
 
 
 def _from_memory(dump: Dump, arch: Architecture, records: tuple[Architecture, ...]) -> Root | None:
-    """Return the root by the first text in memory that the tables confirm, else by the first; None: no text.
+    """Return the root by the first text in memory that the tables confirm, else by the first, or None: no text.
 
     A machine's memory may have texts of kernels before this one (kexec), of files and of guests.
     """

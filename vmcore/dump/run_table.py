@@ -48,7 +48,7 @@ class RunTable:
 
 
 def tabulate(mmu: Mmu, runs: MappingRuns) -> RunTable:
-    """Make a table of runs; kinds are numbered in the order of their first use."""
+    """Make a table of runs. Kinds are numbered in the order of their first use."""
     first, times, distance = repeats(runs)
     numbers, places = _number(mmu, runs)
     kinds = tuple(_kind(mmu, runs, place) for place in places.tolist())

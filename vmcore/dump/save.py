@@ -29,7 +29,7 @@ _ALIGN = 1 << 12  #: of the banks in the file, so that holes are whole blocks
 def write_core(
     path: str | os.PathLike[str] | Output, memory: PhysicalMemory, notes: Sequence[Note] = (), machine: int = 0
 ) -> None:
-    """Write the memory of a machine as a sparse ELF64 core; all of it or nothing.
+    """Write the memory of a machine as a sparse ELF64 core, all of it or nothing.
 
     Args:
         path: of the file, which is replaced if it exists.
@@ -77,7 +77,7 @@ def _aligned(offset: int) -> int:
 
 
 def _skip(file: BinaryIO, count: int) -> None:
-    """Leave a hole of *count* bytes; a pipe has none, and gets zeros."""
+    """Leave a hole of *count* bytes. A pipe has none, and gets zeros."""
     if file.seekable():
         file.seek(count, os.SEEK_CUR)
         return

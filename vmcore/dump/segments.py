@@ -128,7 +128,7 @@ def _overlaps(
     deltas: np.ndarray,
     file: mmap,
 ) -> list[str]:
-    """Tell of addresses in two segments with different bytes; kdump has the kernel's text twice, which is fine."""
+    """Tell of addresses in two segments with different bytes. Kdump has the kernel's text twice, which is fine."""
     hits = np.flatnonzero(starts < ends)
     lines = []
     for i in hits[:_FEW].tolist():

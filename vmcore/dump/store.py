@@ -27,7 +27,7 @@ _CHUNK = 1 << 24  #: bytes searched at once
 
 
 class Dump:
-    """Physical memory of a machine that was saved; a `vmcore.paging.mmu.TableMemory`.
+    """Physical memory of a machine that was saved. A `vmcore.paging.mmu.TableMemory`.
 
     The file must not shrink while it is open.
 
@@ -58,7 +58,7 @@ class Dump:
         self._index = RunIndex(self.runs)
 
     def close(self) -> None:
-        """Unmap the file; nothing can be read afterwards."""
+        """Unmap the file. Nothing can be read afterwards."""
         self._views.clear()
         self._file.close()
 
@@ -168,7 +168,7 @@ class Dump:
     # ---- one word, and bytes
 
     def word(self, address: int, size: int) -> int | None:
-        """Return the aligned word of ``size`` (4 or 8) bytes at a physical address; None: it is not there."""
+        """Return the aligned word of ``size`` (4 or 8) bytes at a physical address, or None: it is not there."""
         delta = self._near.get(address >> _NEAR_SHIFT)
         if delta is None:
             delta = self._find(address, size)
@@ -182,7 +182,7 @@ class Dump:
         return None if missing else int.from_bytes(data, "little")
 
     def _find(self, address: int, size: int) -> int | None:
-        """Return the delta of the run that has ``size`` bytes at an address; remember it for the page."""
+        """Return the delta of the run that has ``size`` bytes at an address. Remember it for the page."""
         run = self._index.run_of(address, size)
         if run is None:
             return None

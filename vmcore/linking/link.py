@@ -147,7 +147,7 @@ def _refusal(plugin: str, cause: str, sources: Sources) -> PluginError:
 def _ask(
     symbol: str, plugin: str, hook: Callable[..., Any], arch: Architecture, arguments: int, sources: Sources
 ) -> Any:
-    """Ask a link hook; *arguments*: how many of its one argument the implementation takes."""
+    """Ask a link hook. *arguments*: how many of its one argument the implementation takes."""
     try:
         return hook(*[arch][:arguments])
     except Exception as error:  # a stranger's code ran: whatever it raised is the cause

@@ -236,7 +236,7 @@ def _new_manager() -> pluggy.PluginManager:
 
 
 def load(block: Iterable[str] = (), points: Iterable[EntryPoint] | None = None) -> Registry:
-    """Load every installed plugin, in order of name; a broken one is kept aside, not fatal.
+    """Load every installed plugin, in order of name. A broken one is kept aside, not fatal.
 
     Args:
         block: entry-point names to leave out.

@@ -146,7 +146,7 @@ _converter.register_structure_hook(
 
 @frozen
 class _Layer:
-    """Values somebody gave in one place; ``where`` names the place of one key in an error."""
+    """Values somebody gave in one place. ``where`` names the place of one key in an error."""
 
     raw: Mapping[str, object]
     where: Callable[[str], str]
@@ -161,7 +161,7 @@ class _Layer:
         return {key: getattr(chosen, key) for key in self.raw}
 
     def _explain(self, error: ClassValidationError) -> ConfigurationError:
-        """Turn what cattrs collected into one error; further ones become its notes."""
+        """Turn what cattrs collected into one error. Further ones become its notes."""
         attributes, others = error.group_exceptions()
         unknown = [e for e in others if isinstance(e, ForbiddenExtraKeysError)]
         lines = [f"{self.where(key)}: unknown, {choices(key, KEYS, 'valid')}"
@@ -254,7 +254,7 @@ def _parse(path: Path, data: bytes) -> dict[str, Any]:
 
 
 def _long_key(text: str) -> int:
-    """Return the line of a dotted key with more than `_PARTS_MOST` parts; 0: there is none.
+    """Return the line of a dotted key with more than `_PARTS_MOST` parts. 0: there is none.
 
     The time and the memory that tomllib takes grow with the square of the parts.
     """
@@ -272,7 +272,7 @@ def _long_key(text: str) -> int:
 
 
 def _table(path: Path, document: Mapping[str, Any]) -> Mapping[str, object] | None:
-    """Return the keys for vmcore in a ``pyproject.toml``; None: it has none."""
+    """Return the keys for vmcore in a ``pyproject.toml``, or None: it has none."""
     tool = document.get("tool")
     if not isinstance(tool, dict) or "vmcore" not in tool:
         return None
@@ -334,7 +334,7 @@ def _folders() -> tuple[Path, ...]:
 
 
 def find_file() -> Path | None:
-    """Return the configuration file that `select` reads; None: there is none.
+    """Return the configuration file that `select` reads, or None: there is none.
 
     Raises:
         ConfigurationError: it cannot be read.

@@ -73,7 +73,7 @@ class Allocators:
             raise
 
     def kfree(self, handle: int | None) -> None:
-        """Free an object; None is NULL.
+        """Free an object. None is NULL.
 
         Raises:
             KernelDead: the kernel has ended.
@@ -158,7 +158,7 @@ class Allocators:
     # ---- as the source of page tables
 
     def alloc_table(self) -> int | None:
-        """Return the physical address of a zeroed page for a kernel page table; None: out of memory."""
+        """Return the physical address of a zeroed page for a kernel page table, or None: out of memory."""
         faults = self._faults
         if faults.pgtable:
             faults.pgtable -= 1

@@ -10,7 +10,7 @@ FAULT_KINDS = ("alloc_page", "pgtable", "kmalloc", "insert")
 
 
 class Faults:
-    """The failures to come, a countdown for each kind; 0 means that no call fails.
+    """The failures to come, a countdown for each kind. 0 means that no call fails.
 
     Attributes:
         alloc_page: calls of alloc_page() up to the one that fails.
@@ -23,7 +23,7 @@ class Faults:
         self.alloc_page = self.pgtable = self.kmalloc = self.insert = 0
 
     def inject(self, kind: str, nth: int) -> None:
-        """Make the ``nth`` call of a kind from now on fail, once; 0 takes it back.
+        """Make the ``nth`` call of a kind from now on fail, once, and 0 takes it back.
 
         Args:
             kind: one of `FAULT_KINDS`.

@@ -68,7 +68,7 @@ class Log:
             del error  # a frame that kept the exception would keep the kernel, in a cycle
 
     def bug_on(self, condition: bool, text: str, function: str) -> None:
-        """Do BUG_ON(condition); ``text`` is the C text of the condition."""
+        """Do BUG_ON(condition). ``text`` is the C text of the condition."""
         if condition:
             self.bug(text, function)
 

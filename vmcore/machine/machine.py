@@ -124,7 +124,7 @@ class Machine:
     # ---- as the host of symbols, see vmcore.host
 
     def current_mm(self, cpu: int) -> Mm | None:
-        """Return the process that a CPU runs; None: it runs on init_mm."""
+        """Return the process that a CPU runs, or None: it runs on init_mm."""
         return self.cpus[self.smp.number(cpu)].mm
 
     def flush_tlb_all(self, cpu: int) -> None:

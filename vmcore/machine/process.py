@@ -138,7 +138,7 @@ class Processes:
         self._smp.dropped(one, "switch", 0, 0, dropped)
 
     def _expect(self, mm: Mm) -> None:
-        """Refuse an object that is no process of this kernel; pgd_lock is held.
+        """Refuse an object that is no process of this kernel. pgd_lock is held.
 
         Raises:
             ConfigurationError: it is another kernel's, or freed.

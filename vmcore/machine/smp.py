@@ -64,7 +64,7 @@ class Smp:
 
     @contextmanager
     def on_cpu(self, cpu: int | Cpu) -> Iterator[Cpu]:
-        """Run on another CPU for a while; this affects only this Python thread.
+        """Run on another CPU for a while. This affects only this Python thread.
 
         Raises:
             ConfigurationError: there is no such CPU.
@@ -108,7 +108,7 @@ class Smp:
         self._act(FlushAction("tlb", "all", len(self.cpus), dropped))
 
     def flush_tlb_pages(self, cpu: int, start: int, end: int, every_cpu: bool) -> None:
-        """Drop TLB entries page by page, from ``start`` rounded down while below ``end``; at least one page."""
+        """Drop TLB entries page by page, from ``start`` rounded down while below ``end``, at least one."""
         targets = self.cpus if every_cpu else self.cpus[cpu : cpu + 1]
         if every_cpu and self._events.ipi is not None:
             self._interrupt_others(cpu, "flush_tlb_pages")
@@ -136,7 +136,7 @@ class Smp:
             self._events.ipi(cpu=cpu, targets=others, reason=reason)
 
     def dropped(self, cpu: CpuView, scope: str, start: int, end: int, entries: int) -> int:
-        """Announce that a CPU dropped TLB entries; return their number."""
+        """Announce that a CPU dropped TLB entries and return their number."""
         if self._events.tlb_dropped is not None and entries:
             self._events.tlb_dropped(cpu=cpu.number, scope=scope, start=start, end=end, entries=entries)
         return entries
@@ -157,7 +157,7 @@ class Smp:
             )
 
     def fault(self, cpu: CpuView, address: int, access: str, error_code: int) -> bool:
-        """Offer an address that faulted on a CPU to vmalloc_fault(); True means that it was repaired."""
+        """Offer an address that faulted on a CPU to vmalloc_fault(). True means that it was repaired."""
         return self._symbols.vmalloc_fault(cpu.number, address, access, error_code)
 
     def drop_lines(self, frames: np.ndarray) -> None:

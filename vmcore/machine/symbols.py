@@ -102,7 +102,7 @@ class Symbols:
             raise
 
     def _run(self, call: FlushSymbol, cpu: int, start: int, end: int) -> tuple[FlushAction, ...]:
-        """Call a symbol that is not weak; return the actions it took."""
+        """Call a symbol that is not weak and return the actions it took."""
         actions: list[FlushAction] = []
         thread = self._life.thread
         before, thread.inside, thread.actions = thread.inside, True, actions
@@ -114,7 +114,7 @@ class Symbols:
 
     @property
     def flush_log(self) -> list[Flush]:
-        """The last calls of flush symbols, newest last; `FLUSH_LOG` of them at most."""
+        """The last calls of flush symbols, newest last. `FLUSH_LOG` of them at most."""
         with self._counting:
             return [Flush(*done) for done in self._flushes]
 
@@ -132,7 +132,7 @@ class Symbols:
             self._events.sync()
 
     def vmalloc_fault(self, cpu: int, address: int, access: str, error_code: int) -> bool:
-        """Offer a kernel address that faulted to the symbol; True means that it repaired the tables."""
+        """Offer a kernel address that faulted to the symbol. True means that it repaired the tables."""
         if self._life.dead is not None:
             return False
         thread = self._life.thread

@@ -1,6 +1,6 @@
 """Physical memory: one sparse, byte-exact buffer with banks and holes.
 
-Nothing is committed until it is touched: a 64 GiB machine costs what its tables and data cost. Where the
+Nothing is committed until it is touched: a 64 GiB machine costs as much as its tables and data. Where the
 host refuses the whole span, the banks are packed one behind the other in a smaller buffer; callers see
 physical addresses either way.
 """
@@ -108,12 +108,12 @@ class PhysicalMemory:
         return BusError(f"physical address {address:#x}: no RAM there; the banks are {banks}")
 
     def read(self, address: int, length: int) -> bytes:
-        """Return bytes at a physical address; the stretch must lie in one bank."""
+        """Return bytes at a physical address. The stretch must lie in one bank."""
         at = self.offset(address, max(length, 1))
         return self.buffer[at : at + length]
 
     def write(self, address: int, data: bytes) -> None:
-        """Store bytes at a physical address; the stretch must lie in one bank."""
+        """Store bytes at a physical address. The stretch must lie in one bank."""
         at = self.offset(address, max(len(data), 1))
         self.buffer[at : at + len(data)] = data
 
@@ -126,7 +126,7 @@ class PhysicalMemory:
         return self.words64[at >> 3] if size == 8 else self.words32[at >> 2]
 
     def word(self, address: int, size: int) -> int | None:
-        """Return the aligned word of ``size`` (4 or 8) bytes at a physical address; None: no RAM is there."""
+        """Return the aligned word of ``size`` (4 or 8) bytes at a physical address, or None: no RAM is there."""
         for start, end, delta in self._runs:
             if start <= address < end:
                 return self.words64[address - delta >> 3] if size == 8 else self.words32[address - delta >> 2]
@@ -167,7 +167,7 @@ class PhysicalMemory:
         return found, there
 
     def _find(self, addresses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return buffer offsets of physical addresses (int64, shape ``(n,)``; 0: none), and where RAM is."""
+        """Return buffer offsets of physical addresses (int64, shape ``(n,)``, 0: none), and where RAM is."""
         if len(self._runs) == 1:
             at = addresses - self._first_delta
             there = at.view(np.uint64) < self._first_end - self._first_start
@@ -194,7 +194,7 @@ class PhysicalMemory:
             self.array32[at >> 2] = values
 
     def places(self, addresses: np.ndarray) -> np.ndarray:
-        """Return buffer offsets of physical addresses, both shape ``(n,)``, int64; -1 where no RAM is."""
+        """Return buffer offsets of physical addresses, both shape ``(n,)``, int64, and -1 where no RAM is."""
         at, there = self._find(addresses)
         return at if there.all() else np.where(there, at, -1)
 
@@ -206,11 +206,11 @@ class PhysicalMemory:
         return -1
 
     def release(self) -> None:
-        """Give all of it back to the host; it reads as zeros afterwards."""
+        """Give all of it back to the host. It reads as zeros afterwards."""
         self.buffer.madvise(mmap.MADV_DONTNEED)
 
     def zero_frames(self, frames: np.ndarray) -> None:
-        """Clear whole pages (int64, shape ``(n,)``); long runs give their memory back to the host."""
+        """Clear whole pages (int64, shape ``(n,)``). Long runs give their memory back to the host."""
         if self.zeroed is not None:
             self.zeroed(frames)
         rows = self.page_rows(frames)
@@ -234,7 +234,7 @@ def anonymous(size: int) -> mmap.mmap:
 
 
 def _run_start(rows: np.ndarray) -> int | None:
-    """Return the lowest row if the rows are consecutive, rising or falling; else None."""
+    """Return the lowest row if the rows are consecutive, rising or falling, or None."""
     steps = np.diff(rows)
     if (steps == 1).all():
         return int(rows[0])

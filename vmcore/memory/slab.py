@@ -14,7 +14,7 @@ from vmcore.flags import ZERO_SIZE_PTR
 
 
 class KmallocSource(Protocol):
-    """What the port takes small objects from."""
+    """The source of the port's small objects."""
 
     def alloc(self, size: int, gfp: int, node: int) -> int | None:
         """Return a handle that was never used before, ZERO_SIZE_PTR for 0 bytes, or None: out of memory."""
@@ -46,7 +46,7 @@ class Slab:
         return len(self._sizes)
 
     def alloc(self, size: int, gfp: int, node: int) -> int | None:
-        """Return a new handle; ZERO_SIZE_PTR for 0 bytes."""
+        """Return a new handle, ZERO_SIZE_PTR for 0 bytes."""
         if not size:
             return ZERO_SIZE_PTR
         handle = next(self._handles)
@@ -54,7 +54,7 @@ class Slab:
         return handle
 
     def free(self, handle: int) -> None:
-        """Take an object back; ZERO_SIZE_PTR is nothing.
+        """Take an object back. ZERO_SIZE_PTR is nothing.
 
         Raises:
             BrokenInvariant: it does not live.
@@ -65,5 +65,5 @@ class Slab:
             raise BrokenInvariant(f"kfree of object {handle}, which does not live")
 
     def lives(self, handle: int) -> bool:
-        """Whether an object is allocated; ZERO_SIZE_PTR always is."""
+        """Whether an object is allocated. ZERO_SIZE_PTR always is."""
         return handle == ZERO_SIZE_PTR or handle in self._sizes

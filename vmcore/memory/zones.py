@@ -27,10 +27,10 @@ _MOVABLE, _ZERO, _THISNODE = int(GFP.MOVABLE), int(GFP.ZERO), int(GFP.THISNODE)
 
 
 class PageSource(Protocol):
-    """What the port takes pages from."""
+    """The source of the port's pages."""
 
     def alloc(self, count: int, gfp: int, node: int) -> np.ndarray:
-        """Return up to ``count`` frames (int64) with their content set; fewer when there are no more."""
+        """Return up to ``count`` frames (int64) with their content set, fewer when there are no more."""
         ...
 
     def free(self, frames: np.ndarray) -> None:
@@ -38,7 +38,7 @@ class PageSource(Protocol):
         ...
 
     def check_node(self, node: int) -> None:
-        """Refuse a node that it has no pages of; a negative one means any.
+        """Refuse a node that it has no pages of. A negative one means any.
 
         Raises:
             ConfigurationError: there is no such node.
@@ -51,7 +51,7 @@ class PageSource(Protocol):
 
 
 def gfp_zone(gfp: int, zones: Sequence[str]) -> str:
-    """Return the zone a mask asks for (include/linux/gfp.h gfp_zone); the configured zones decide.
+    """Return the zone a mask asks for (include/linux/gfp.h gfp_zone). The configured zones decide.
 
     MOVABLE is a name only: the zone is empty by default and falls back to the highest there is.
     """
@@ -75,7 +75,7 @@ class ZoneFrames:
         stack: frames given back, int64, the last of ``top`` the next to go out, unless there are recent ones.
         top: how many are on the stack.
         recent: the last few given back, on top of the stack; a list is faster for single pages.
-        fresh: (next frame, end) of what was never handed out, or was given back in one piece; lowest last.
+        fresh: (next frame, end) of stretches never handed out, or given back in one piece; lowest last.
     """
 
     name: str
@@ -101,7 +101,7 @@ class ZoneFrames:
         return self.top + len(self.recent) + sum(end - start for start, end in self.fresh)
 
     def take(self, count: int) -> list[np.ndarray]:
-        """Hand out up to ``count`` frames: what was given back last first, then fresh ones from the bottom."""
+        """Hand out up to ``count`` frames: those given back last first, then fresh ones from the bottom."""
         parts = []
         if self.recent and count:  # of none, [-0:] would be all
             n = min(count, len(self.recent))
@@ -168,7 +168,7 @@ class ZoneFrames:
         self.top = need
 
     def given_back(self) -> np.ndarray:
-        """Return the frames that were given back (int64); the last is the next to go out."""
+        """Return the frames that were given back (int64). The last is the next to go out."""
         return np.concatenate((self.stack[: self.top], np.array(self.recent, np.int64)))
 
 
@@ -178,7 +178,7 @@ _RECENT = 4096  #: single frames kept in a list before they join the stack
 
 
 class PageAllocator:
-    """Every zone of every node; a `PageSource`.
+    """Every zone of every node. A `PageSource`.
 
     Attributes:
         zones: by node, each in zone order.
@@ -186,7 +186,7 @@ class PageAllocator:
     """
 
     def __init__(self, arch: Architecture, layout: Layout, memory: PhysicalMemory, nodes: int = 1) -> None:
-        """Split the banks into zones; frames of the kernel itself stay out.
+        """Split the banks into zones. Frames of the kernel itself stay out.
 
         Raises:
             ConfigurationError: more nodes than there are frames to share.
@@ -240,7 +240,7 @@ class PageAllocator:
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
     def _mark(self, frames: np.ndarray, used: bool) -> None:
-        """Note that frames are handed out, or given back; all of them were the opposite.
+        """Note that frames are handed out, or given back. All of them were the opposite.
 
         Raises:
             BrokenInvariant: one of those given back is not handed out, or is given twice; then nothing is noted.
@@ -338,7 +338,7 @@ class PageAllocator:
         return chain
 
     def check_node(self, node: int) -> None:
-        """Refuse a node that this machine does not have; a negative one means any (mm/vmalloc.c:453).
+        """Refuse a node that this machine does not have. A negative one means any (mm/vmalloc.c:453).
 
         Raises:
             ConfigurationError: there is no such node.
@@ -371,7 +371,7 @@ class PageAllocator:
                 self._homes[at][2].give(frames[home == at])
 
     def _free_one(self, frame: int) -> bool:
-        """Take one frame back without an array step; False (and nothing done): it is not handed out."""
+        """Take one frame back without an array step, or return False if it is not handed out."""
         row = self._memory.offset(frame << self._shift) >> self._shift
         if not self._used[row]:
             return False
@@ -391,7 +391,7 @@ class PageAllocator:
         return result
 
     def check(self) -> None:
-        """Compare free frames, stacks and the map of what is handed out.
+        """Compare free frames, stacks and the map of frames that are handed out.
 
         Raises:
             BrokenInvariant: they contradict each other.

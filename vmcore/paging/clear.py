@@ -23,7 +23,7 @@ _WARNING = ("!pte_none(ptent) && !pte_present(ptent)", "vunmap_pte_range")
 
 
 def clear_range(tables: PageTables, start: int, end: int) -> None:
-    """Clear the entries for ``[start, end)``, a range of several tables; see `PageTables.unmap`."""
+    """Clear the entries for ``[start, end)``, a range of several tables. See `PageTables.unmap`."""
     span = tables.span
     first, last = start >> span, end - 1 >> span
     if last - first >= FEW_TABLES:
@@ -49,7 +49,7 @@ def clear_many(tables: PageTables, start: int, end: int) -> None:
 
 
 def clear_bad(tables: PageTables, laid_out: LaidOutLevel, entry_address: int, word: int) -> None:
-    """Log and clear a bad entry (mm/memory.c p?d_clear_bad; the text of asm/pgtable.h p?d_ERROR)."""
+    """Log and clear a bad entry (mm/memory.c p?d_clear_bad, the text of asm/pgtable.h p?d_ERROR)."""
     level = laid_out.level
     digits = 2 * level.word_bytes
     value = f"{word:0{digits}x}"
@@ -83,7 +83,7 @@ def clear_part(tables: PageTables, table: int, start: int, end: int) -> None:
 
 
 def clear_words(tables: PageTables, at: slice, start: int) -> None:
-    """Clear consecutive words; emit events for those that were not none, warn of those that were not present.
+    """Clear consecutive words. Emit events for those that were not none, warn of those that were not present.
 
     Args:
         tables: hold the words.
@@ -105,7 +105,7 @@ def clear_words(tables: PageTables, at: slice, start: int) -> None:
 
 
 def _emit_cleared(tables: PageTables, start: int, old: np.ndarray, odd: list[int]) -> None:
-    """Emit an event for each run of entries that were not none; an entry that is warned about ends its run."""
+    """Emit an event for each run of entries that were not none. An entry that is warned about ends its run."""
     assert tables.on_cleared is not None
     shift = tables.page_shift
     live = (old & old.dtype.type(tables.last.none_mask) != 0).astype(np.int8)

@@ -70,7 +70,7 @@ class TableWalk:
         return word if word & level.none_mask else None
 
     def set_entry(self, entry_address: int, depth: int, word: int) -> None:
-        """Store an entry above the last level; its further words are derived from the first."""
+        """Store an entry above the last level. Its further words are derived from the first."""
         level = self.levels[depth]
         words = [word, *(word + more if word else 0 for more in level.repeat)]
         self.memory.write(entry_address, b"".join(w.to_bytes(level.word_bytes, "little") for w in words))
@@ -258,7 +258,7 @@ class TableWalk:
         return self.memory.offset(entry) >> d.word_shift
 
     def word_slices(self, tables: np.ndarray) -> list[slice]:
-        """Return which words of the buffer whole last-level tables are; neighbours in memory share a slice."""
+        """Return which words of the buffer whole last-level tables are. Neighbours in memory share a slice."""
         d = self.last
         starts = self.memory.offsets(tables + d.offset) >> d.word_shift
         size = d.index_mask + 1

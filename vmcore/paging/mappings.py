@@ -26,7 +26,7 @@ NO_LEAF = -1  #: ``leaf`` of a page at a last level that lists no leaves
 
 @frozen(eq=False)
 class Missing:
-    """Tables that are not in memory, or such parts of a table of several pages; arrays of shape ``(n,)``.
+    """Tables that are not in memory, or such parts of a table of several pages, as arrays of shape ``(n,)``.
 
     Attributes:
         physical: the address that the memory lacks, bytes, int64.
@@ -82,7 +82,7 @@ class Mappings:
 
     @property
     def partial(self) -> tuple[str, ...]:
-        """Reasons why there may be more mappings than these; empty if these are all."""
+        """Reasons why there may be more mappings than these. Empty if these are all."""
         why = []
         if n := len(self.missing):
             tables = counted(n, "table is", "tables are")
@@ -118,7 +118,7 @@ def find_mappings(mmu: Mmu, start: int = 0, end: int | None = None, limit: int =
 
 
 class _Tables(NamedTuple):
-    """Tables to read, or parts of them, in address order; arrays of shape ``(n,)``."""
+    """Tables to read, or parts of them, in address order. These are arrays of shape ``(n,)``."""
 
     start: np.ndarray  # the first virtual address that it serves, uint64
     at: np.ndarray  # physical address, int64
@@ -148,7 +148,7 @@ class _Search:
     paths: list[tuple[int, ...]] = field(factory=lambda: [()])
 
     def read_level(self, number: int, tables: _Tables) -> _Tables:
-        """Read all tables of one level; return the tables that they point to."""
+        """Read all tables of one level and return the tables that they point to."""
         d, page = self.mmu.laid_out[number], 1 << self.mmu.page_shift
         tables, row = _rows(d, tables, page)
         per_row, room = row // d.stride, self.limit
@@ -175,7 +175,7 @@ class _Search:
         return self._descend(d, below)
 
     def _rows(self, number: int, part: _Tables, row: int) -> np.ndarray:
-        """Read rows of entries, (first) words only, uint64; record the rows that are not in memory."""
+        """Read rows of entries, (first) words only, uint64 and record the rows that are not in memory."""
         d = self.mmu.laid_out[number]
         words, there = self.mmu.memory.rows(part.at, row, d.size)
         if not there.all():
@@ -223,7 +223,7 @@ class _Search:
         self, number: int, position: int, kind: Page, virtual: np.ndarray, word: np.ndarray, path: np.ndarray,
         hit: np.ndarray,
     ) -> int:  # fmt: skip
-        """Keep the mappings of one kind of page; return how many mappings there are."""
+        """Keep the mappings of one kind of page and return how many mappings there are."""
         if not hit.any():
             return 0
         if not hit.all():
@@ -276,7 +276,7 @@ class _Search:
         )
 
     def _asked(self, virtual: np.ndarray, shift: np.ndarray) -> slice:
-        """Return which mappings reach into the range, up to the limit; record where the limit ends it."""
+        """Return which mappings reach into the range, up to the limit and record where the limit ends it."""
         first = int(np.searchsorted(virtual, np.uint64(self.start), "right"))
         if first and int(virtual[first - 1]) + (1 << int(shift[first - 1])) > self.start:
             first -= 1
@@ -306,7 +306,7 @@ _NOTHING = Missing(*(np.empty(0, kind) for kind in (np.int64, np.int8, np.uint64
 
 
 def _rows(d: LaidOutLevel, tables: _Tables, page: int) -> tuple[_Tables, int]:
-    """Cut tables into rows that lie in one page each; return the rows, and the bytes of a row."""
+    """Cut tables into rows that lie in one page each and return the rows, and the bytes of a row."""
     at = tables.at + d.offset
     bits = int(np.bitwise_or.reduce(at)) | d.level.table_bytes | page if len(at) else page
     row = bits & -bits

@@ -101,14 +101,14 @@ class Mmu:
         return address + half & self.word_mask < size
 
     def canonical_many(self, addresses: np.ndarray) -> np.ndarray:
-        """Return whether each address (uint64, shape ``(n,)``) is sign-extended as the hardware requires; bool."""
+        """Return whether each address (uint64, shape ``(n,)``) is sign-extended as the hardware requires."""
         if self._canonical is None:
             return np.ones(len(addresses), bool)
         half, size = self._canonical
         return (addresses + np.uint64(half) & np.uint64(self.word_mask)) < np.uint64(size)
 
     def translate(self, address: int) -> int | None:
-        """Return the physical address (bytes) that a virtual one maps to, or None; `walk` says why there is none.
+        """Return the physical address (bytes) that a virtual one maps to, or None. `walk` says why there is none.
 
         This is a copy of `descend` and `walk` that keeps no steps: ``test_translate_one_by_one`` in tests/bench
         pays for it.
@@ -161,7 +161,7 @@ class Mmu:
         return Walk(tuple(steps), end, physical)
 
     def translate_many(self, addresses: np.ndarray) -> np.ndarray:
-        """Return the physical addresses that many virtual ones map to; `walk_many` says why one maps to none.
+        """Return the physical addresses that many virtual ones map to. `walk_many` says why one maps to none.
 
         Args:
             addresses: virtual, bytes, uint64, shape ``(n,)``, in any order.

@@ -69,7 +69,7 @@ class LastLevelEntries:
             words &= kind(self.supported)
 
     def fill_few(self, at: int, frames: list[int], prot: int) -> bool:
-        """Store entries of a few pages where entries are plain, if all of them are none; else store nothing.
+        """Store entries of a few pages where entries are plain, if all of them are none, or store nothing.
 
         This copy of `encode` works word by word: the 1-page row of ``test_vmalloc_and_vfree`` in tests/bench pays
         for it.

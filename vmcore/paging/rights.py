@@ -62,7 +62,7 @@ class Rights:
         self._levels, self._register = arch.hardware_levels, arch.hardware.domain_register
 
     def of(self, walk: Walk) -> int:
-        """Return the flags of a walk that found a page; 0 for one that did not."""
+        """Return the flags of a walk that found a page, and 0 for one that did not."""
         if walk.end != End.MAPPED:
             return 0
         rights, domain, word = RIGHTS, 0, 0
@@ -88,7 +88,7 @@ class Rights:
         return rights | (CLEAN if word & access.dirty != access.dirty else 0)
 
     def of_many(self, walks: Walks) -> np.ndarray:
-        """Return the flags of many walks, uint8, shape ``(n,)``; 0 where no page is mapped."""
+        """Return the flags of many walks, uint8, shape ``(n,)``, and 0 where no page is mapped."""
         n = len(walks.physical)
         flags, domain = np.full(n, RIGHTS, np.uint8), np.zeros(n, np.uint64)
         reserved = np.zeros(n, bool)
@@ -114,7 +114,7 @@ class Rights:
         return flags
 
     def shifts(self, walks: Walks) -> np.ndarray:
-        """Return log2 of the bytes that each page's entry maps, uint8; the level's where no page is mapped."""
+        """Return log2 of the bytes that each page's entry maps, uint8, and the level's where no page is mapped."""
         out = np.zeros(len(walks.depth), np.uint8)
         for depth, level in enumerate(self._levels):
             out[walks.depth == depth] = level.shift

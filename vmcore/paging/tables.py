@@ -152,7 +152,7 @@ class PageTables(TableWalk):
         return word
 
     def _make_table(self, address: int) -> int | None:
-        """Return the last-level table for an address, and make the missing ones; None if memory is out."""
+        """Return the last-level table for an address, and make the missing ones, or None if memory is out."""
         table = self.find_table(address)
         if table is not None:
             return table
@@ -164,7 +164,7 @@ class PageTables(TableWalk):
         return descend(self.upper, self.root, address, follow)
 
     def populate(self, start: int, end: int) -> bool:
-        """Make the tables for ``[start, end)`` (mm/memory.c apply_to_page_range); False if memory is out."""
+        """Make the tables for ``[start, end)`` (mm/memory.c apply_to_page_range), or False if memory is out."""
         return all(self._make_table(stretch.address) is not None for stretch in stretches(self, start, end))
 
     def prebuild(self, first: int) -> None:
@@ -219,7 +219,7 @@ class PageTables(TableWalk):
         return MapResult(done)
 
     def _map_few(self, start: int, end: int, frames: np.ndarray, prot: int) -> bool:
-        """Map a few pages of one table that exists; return False, and do nothing, if the range needs more."""
+        """Map a few pages of one table that exists and return False, and do nothing, if the range needs more."""
         if (start | end) & self._page - 1 or start >> self.span != end - 1 >> self.span:
             return False
         table = self.find_table(start)
@@ -229,7 +229,7 @@ class PageTables(TableWalk):
         return self.ptes.fill_few(self.word_index(table, start), numbers, prot)
 
     def _map_piece(self, address: int, at: slice, frames: np.ndarray, prot: int) -> int:
-        """Write the entries of consecutive words; return how many, fewer before a NULL page."""
+        """Write the entries of consecutive words and return how many, fewer before a NULL page."""
         count = len(frames)
         stop = count if frames.min() >= 0 else int((frames == NO_FRAME).argmax())
         live = self.ptes.live(at)
@@ -252,7 +252,7 @@ class PageTables(TableWalk):
             self._on_mapped(address=at, entries=readonly(entries[first:end]), frames=readonly(frames[first:end]))
 
     def unmap(self, start: int, end: int) -> None:
-        """Clear ``[start, end)`` (mm/vmalloc.c:30-86); bad upper entries are logged and cleared.
+        """Clear ``[start, end)`` (mm/vmalloc.c:30-86), bad upper entries, which are logged, included.
 
         A cleared entry that was neither none nor present is warned about. Tables stay.
 

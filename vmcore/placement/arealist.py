@@ -6,7 +6,7 @@ loop runs as it stands. Either way the outcome, and the number of loop bodies th
 have entered, are those of mm/vmalloc.c:169-302.
 
 A list is orderly when its areas are sorted, disjoint, page aligned, larger than zero and end
-below 2**word_bits. What breaks that is counted at every insertion and removal, so the list
+below 2**word_bits. Each violation of that is counted at every insertion and removal, so the list
 is orderly again as soon as the offenders are gone.
 """
 
@@ -56,7 +56,7 @@ class Placement(NamedTuple):
 
 
 class AreaList:
-    """Order the areas as vmlist does, and count what walking it would cost.
+    """Order the areas as vmlist does, and count the cost of walking it.
 
     Args:
         word_bits: Bits of an unsigned long; addresses and sizes wrap at 2**word_bits.
@@ -86,7 +86,7 @@ class AreaList:
 
     @property
     def orderly(self) -> bool:
-        """Tell whether bisection serves; otherwise every request walks the list."""
+        """Tell whether bisection serves. Otherwise every request walks the list."""
         return not self._violations
 
     def search(self, size: int, align: int, start: int, end: int) -> Placement | None:
@@ -120,7 +120,7 @@ class AreaList:
         self._areas.insert(placement.position, addr, end, area)
 
     def find(self, addr: int) -> VmStruct | None:
-        """Look an address up (mm/vmalloc.c:270 __find_vm_area; the loop of 283 __remove_vm_area).
+        """Look an address up (mm/vmalloc.c:270 __find_vm_area, the loop of 283 __remove_vm_area).
 
         Args:
             addr: Address to compare with the areas' first addresses.
@@ -138,7 +138,7 @@ class AreaList:
         return area
 
     def remove(self, area: VmStruct) -> None:
-        """Unlink an area found before (`*p = tmp->next`, mm/vmalloc.c:295); no visit is counted.
+        """Unlink an area found before (`*p = tmp->next`, mm/vmalloc.c:295). No visit is counted.
 
         Args:
             area: An area of the list.
@@ -194,7 +194,7 @@ class AreaList:
         return max(holes)
 
     def free_bytes(self, start: int, end: int) -> int:
-        """Measure what is left of a window.
+        """Measure the free bytes of a window.
 
         Args:
             start: First address of the window.
@@ -270,7 +270,7 @@ class AreaList:
         return position, self._align(self._areas.end_before(position), align)
 
     def _visit(self, position: Position) -> None:
-        """Count the loop bodies up to a position; at the list's end there is none."""
+        """Count the loop bodies up to a position. At the list's end there is none."""
         self.nodes_visited += min(self._areas.rank(position) + 1, self._areas.count)
 
     def _position_at(self, addr: int) -> Position | None:

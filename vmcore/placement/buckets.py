@@ -54,7 +54,7 @@ class Bucket(Generic[T]):
 
 
 class AreaBuckets(Generic[T]):
-    """Cut the list into buckets; there is always at least one.
+    """Cut the list into buckets. There is always at least one.
 
     Args:
         word_bits: Addresses and sizes are taken modulo 2**word_bits.
@@ -225,7 +225,7 @@ class AreaBuckets(Generic[T]):
         return gaps
 
     def _bounds_for(self, align: int) -> NDArray[np.int64]:
-        """Give the bounds for an alignment; new ones start as those for a page, which hold for all."""
+        """Give the bounds for an alignment. New ones start as those for a page, which hold for all."""
         page_size = 1 << self._page_shift
         align = max(align, page_size)
         if align not in self._bounds:
@@ -296,6 +296,6 @@ class AreaBuckets(Generic[T]):
 
 
 def hold(condition: bool, broken: str) -> None:
-    """Raise an AssertionError that says what is broken, also under python -O."""
+    """Raise an AssertionError that names the broken rule, also under python -O."""
     if not condition:
         raise AssertionError(f"area list: {broken}")

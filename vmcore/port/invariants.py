@@ -19,7 +19,7 @@ _VPAGES = int(VM.VPAGES)
 
 
 def check(kernel: Vmalloc, pages: PageAllocator, slab: Slab) -> None:
-    """Check all invariants of a kernel over its allocators; see `vmcore.kernel.Kernel.check`.
+    """Check all invariants of a kernel over its allocators. See `vmcore.kernel.Kernel.check`.
 
     Raises:
         BrokenInvariant: the first that does not hold.
@@ -39,7 +39,7 @@ def check(kernel: Vmalloc, pages: PageAllocator, slab: Slab) -> None:
 
 
 def _check_tables(kernel: Vmalloc) -> None:
-    """No entry outside the data pages of an area; a vmalloc'ed area maps its own pages in order."""
+    """No entry outside the data pages of an area. A vmalloc'ed area maps its own pages in order."""
     addresses, words = kernel.init_mm.entries()
     if not kernel.vmlist.orderly:
         return
@@ -76,7 +76,7 @@ def _check_hardware(kernel: Vmalloc, pages: PageAllocator) -> None:
 
 
 def _check_processes(kernel: Vmalloc) -> None:
-    """A process' kernel half is empty, or what init_mm has (arch/*/mm/fault.c: BUG otherwise)."""
+    """A process' kernel half is empty, or that of init_mm (arch/*/mm/fault.c: BUG otherwise)."""
     level, first = kernel.arch.levels[0], kernel.layout.first_kernel_pgd
     private = level.prebuilt and not kernel.layout.shared_kernel_tables
     for mm in kernel.pgd_list:
@@ -91,7 +91,7 @@ def _check_processes(kernel: Vmalloc) -> None:
 
 
 def _check_copy(kernel: Vmalloc, mm: Mm, level: Level, tables: tuple[int, int], first: int) -> None:
-    """What a process has from entry ``first`` on, of init_mm's table and its own, is 0 or init_mm's."""
+    """An entry of a process, from entry ``first`` on, of init_mm's table and its own, is 0 or init_mm's."""
     skip, size = first * level.entry_bytes, level.table_bytes - first * level.entry_bytes
     kind = f"u{level.entry_bytes}"
     own, copy = (np.frombuffer(kernel.memory.read(table + skip, size), kind) for table in tables)
@@ -102,7 +102,7 @@ def _check_copy(kernel: Vmalloc, mm: Mm, level: Level, tables: tuple[int, int], 
 
 
 def _check_pages(kernel: Vmalloc, pages: PageAllocator, slab: Slab) -> None:
-    """No page belongs to two areas; every area's pages are handed out; objects and areas agree."""
+    """No page belongs to two areas. Every area's pages are handed out. Objects and areas agree."""
     parts = [a.pages[: a.nr_pages] for a in kernel.vmlist if a.pages is not None]
     owned = np.concatenate([*parts, np.empty(0, np.int64)])
     if len(np.unique(owned)) != len(owned):

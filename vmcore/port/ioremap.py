@@ -1,4 +1,4 @@
-"""ioremap() and iounmap(), the other large user of vmalloc areas (lib/ioremap.c; arch/*/mm/ioremap.c)."""
+"""ioremap() and iounmap(), the other large user of vmalloc areas (lib/ioremap.c, arch/*/mm/ioremap.c)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vmcore.port.vmalloc import Vmalloc
 
 
 def ioremap(kernel: Vmalloc, phys: int, size: int, prot: int | None) -> int:
-    """Map device memory; see `vmcore.kernel.Kernel.ioremap`."""
+    """Map device memory. See `vmcore.kernel.Kernel.ioremap`."""
     arch = kernel.arch
     page, shift, most = arch.page_size, arch.page_shift, arch.levels[-1].physical_end
     phys, size = index(phys), index(size)
@@ -38,7 +38,7 @@ def ioremap(kernel: Vmalloc, phys: int, size: int, prot: int | None) -> int:
 
 
 def iounmap(kernel: Vmalloc, addr: int) -> None:
-    """Undo `ioremap`; see `vmcore.kernel.Kernel.iounmap`."""
+    """Undo `ioremap`. See `vmcore.kernel.Kernel.iounmap`."""
     addr = index(addr) & kernel.word_mask
     area = kernel.remove_vm_area(addr & -kernel.page_size)
     if area is None:

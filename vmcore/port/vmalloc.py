@@ -48,7 +48,7 @@ _OUT_OF_SPACE = "<4>allocation failed: out of vmalloc space - use vmalloc=<size>
 
 
 def _bounds(frames: np.ndarray) -> tuple[int, int]:
-    """Return the lowest and the highest of some frames; 0 and 0 of none."""
+    """Return the lowest and the highest of some frames, and 0 and 0 of none."""
     if len(frames) <= _FEW:
         numbers = frames.tolist() or (0,)
         return min(numbers), max(numbers)
@@ -90,7 +90,7 @@ class Vmalloc(Machine):
 
     @mutating
     def map_vm_area(self, area: VmStruct, prot: int, pages: np.ndarray) -> int:
-        """Enter pages over an area; its guard page stays unmapped.
+        """Enter pages over an area. Its guard page stays unmapped.
 
         Entries written before a failure stay, and caches are flushed all the same, as in C.
 
@@ -123,7 +123,7 @@ class Vmalloc(Machine):
         """Return the part of a caller's page array that is to be mapped: frames, int64, shape ``(needed,)``.
 
         Raises:
-            ArgumentError: it is shorter (C would read on behind it), or holds what is no frame.
+            ArgumentError: it is shorter (C would read on behind it), or holds a number that is no frame.
         """
         found = np.asarray(pages)
         if found.ndim != 1 or len(found) < needed:
@@ -251,16 +251,16 @@ class Vmalloc(Machine):
 
     @mutating
     def raw_get_vm_area(self, size: int, flags: int, start: int, end: int) -> VmStruct:
-        """Reserve an area in a window (mm/vmalloc.c:241 __get_vm_area); see `_get_vm_area_node`."""
+        """Reserve an area in a window (mm/vmalloc.c:241 __get_vm_area). See `_get_vm_area_node`."""
         return self._get_vm_area_node(size, index(flags), index(start), index(end), ANY_NODE, GFP_KERNEL)
 
     def get_vm_area(self, size: int, flags: int) -> VmStruct:
-        """Reserve an area in the vmalloc window (mm/vmalloc.c:257); see `_get_vm_area_node`."""
+        """Reserve an area in the vmalloc window (mm/vmalloc.c:257). See `_get_vm_area_node`."""
         return self.raw_get_vm_area(size, flags, self.layout.vmalloc_start, self.layout.vmalloc_end)
 
     @mutating
     def get_vm_area_node(self, size: int, flags: int, node: int, gfp_mask: int) -> VmStruct:
-        """Reserve an area, its descriptor on a node, any if negative (mm/vmalloc.c:262); see `_get_vm_area_node`.
+        """Reserve an area, its descriptor on a node, any if negative (mm/vmalloc.c:262). See `_get_vm_area_node`.
 
         Raises:
             ConfigurationError: this machine has no such node.
@@ -297,7 +297,7 @@ class Vmalloc(Machine):
             return self.vmlist.find(addr)
 
     def _remove_vm_area(self, addr: int) -> VmStruct | None:
-        """Find, unmap and take off the list; vmlist_lock held (mm/vmalloc.c:283 __remove_vm_area)."""
+        """Find, unmap and take off the list, with vmlist_lock held (mm/vmalloc.c:283 __remove_vm_area)."""
         area = self.vmlist.find(addr)
         if area is None:
             return None
@@ -328,7 +328,7 @@ class Vmalloc(Machine):
             return self._remove_vm_area(addr)
 
     def _vunmap(self, addr: int, deallocate_pages: bool) -> None:
-        """Unmap; free the pages if asked; a bad address is logged and warned about (mm/vmalloc.c:321)."""
+        """Unmap an area, and free its pages if asked. A bad address is logged (mm/vmalloc.c:321)."""
         addr = index(addr) & self.word_mask
         if not addr:
             return
@@ -375,7 +375,7 @@ class Vmalloc(Machine):
 
     @mutating
     def vfree(self, addr: int) -> None:
-        """Release memory allocated by the vmalloc family; 0 (NULL) does nothing.
+        """Release memory allocated by the vmalloc family. 0 (NULL) does nothing.
 
         A bad or unknown address is logged and warned about and changes nothing, as in C.
 
@@ -390,7 +390,7 @@ class Vmalloc(Machine):
 
     @mutating
     def vunmap(self, addr: int) -> None:
-        """Release a mapping made by vmap(); its pages stay the caller's (mm/vmalloc.c:388). See `vfree`."""
+        """Release a mapping made by vmap(). Its pages stay the caller's (mm/vmalloc.c:388). See `vfree`."""
         if self.in_interrupt:
             self.log.bug("in_interrupt()", "vunmap")
         self._vunmap(addr, deallocate_pages=False)
@@ -503,7 +503,7 @@ class Vmalloc(Machine):
 
     @mutating
     def raw_vmalloc_area(self, area: VmStruct, gfp_mask: int, prot: int) -> int:
-        """Back an area the caller reserved (mm/vmalloc.c:473 __vmalloc_area); return its address.
+        """Back an area the caller reserved (mm/vmalloc.c:473 __vmalloc_area) and return its address.
 
         Raises:
             OutOfMemory: pages, tables or the page array; the area is gone then.
@@ -544,7 +544,7 @@ class Vmalloc(Machine):
 
     @mutating
     def raw_vmalloc(self, size: int, gfp_mask: int, prot: int) -> int:
-        """Allocate with a page-allocator mask and a protection (mm/vmalloc.c:505 __vmalloc); see `vmalloc`."""
+        """Allocate with a page-allocator mask and a protection (mm/vmalloc.c:505 __vmalloc). See `vmalloc`."""
         return self._vmalloc_node(size, index(gfp_mask), self.entry_bits(prot, "__vmalloc"), ANY_NODE)
 
     def vmalloc(self, size: int) -> int:
@@ -568,7 +568,7 @@ class Vmalloc(Machine):
 
     @mutating
     def vmalloc_user(self, size: int) -> int:
-        """Allocate zeroed memory that may be mapped to user space (mm/vmalloc.c:533); see `vmalloc`."""
+        """Allocate zeroed memory that may be mapped to user space (mm/vmalloc.c:533). See `vmalloc`."""
         return self._usermap(self.raw_vmalloc(size, GFP_KERNEL | _HIGHMEM | _ZERO, self.page_kernel))
 
     def _usermap(self, addr: int) -> int:
@@ -582,7 +582,7 @@ class Vmalloc(Machine):
 
     @mutating
     def vmalloc_node(self, size: int, node: int) -> int:
-        """Allocate on a NUMA node, any if it is negative (mm/vmalloc.c:560); see `vmalloc`.
+        """Allocate on a NUMA node, any if it is negative (mm/vmalloc.c:560). See `vmalloc`.
 
         Raises:
             ConfigurationError: this machine has no such node.
@@ -590,14 +590,14 @@ class Vmalloc(Machine):
         return self._vmalloc_node(size, GFP_KERNEL | _HIGHMEM, self.page_kernel, self.allocators.node(node))
 
     def vmalloc_exec(self, size: int) -> int:
-        """Allocate executable memory (mm/vmalloc.c:582); see `vmalloc`.
+        """Allocate executable memory (mm/vmalloc.c:582). See `vmalloc`.
 
         Where the headers do not define PAGE_KERNEL_EXEC it is PAGE_KERNEL (mm/vmalloc.c:566).
         """
         return self.raw_vmalloc(size, GFP_KERNEL | _HIGHMEM, self.protection("PAGE_KERNEL_EXEC"))
 
     def vmalloc_32(self, size: int) -> int:
-        """Allocate pages that 32 bits of physical address reach (mm/vmalloc.c:602); see `vmalloc`."""
+        """Allocate pages that 32 bits of physical address reach (mm/vmalloc.c:602). See `vmalloc`."""
         return self.raw_vmalloc(size, self.arch.gfp_vmalloc32, self.page_kernel)
 
     @mutating
@@ -606,7 +606,7 @@ class Vmalloc(Machine):
         return self._usermap(self.raw_vmalloc(size, self.arch.gfp_vmalloc32 | _ZERO, self.page_kernel))
 
     def vread(self, addr: int, count: int) -> bytes:
-        """Read kernel virtual memory; holes between areas and guard pages read as zeros.
+        """Read kernel virtual memory. Holes between areas and guard pages read as zeros.
 
         Reading ends behind the last area, so the answer may be shorter than ``count``. What an area is for
         is not asked: a page that is not mapped is an oops.
@@ -657,7 +657,7 @@ class Vmalloc(Machine):
 
     @mutating
     def vwrite(self, addr: int, data: bytes) -> int:
-        """Write kernel virtual memory; what falls into holes and guard pages is skipped, and counted.
+        """Write kernel virtual memory. Bytes in holes and guard pages are skipped, and counted.
 
         Args:
             addr: virtual, bytes.
@@ -667,7 +667,7 @@ class Vmalloc(Machine):
             How many bytes were gone over, up to the end of the last area.
 
         Raises:
-            KernelOops: a page of an area is not mapped; what was written before stays.
+            KernelOops: a page of an area is not mapped; bytes written before stay.
             ArgumentError: ``data`` is no buffer, or not in one piece.
 
         Kernel: mm/vmalloc.c:669.
@@ -784,9 +784,9 @@ class Vmalloc(Machine):
     # ---- mm/memory.c, beside them
 
     def vmalloc_to_pfn(self, addr: int) -> int | None:
-        """Return the frame a kernel address maps to; None: not present (mm/memory.c)."""
+        """Return the frame a kernel address maps to, or None: not present (mm/memory.c)."""
         return self.init_mm.frame(addr)
 
     def vmalloc_to_page(self, addr: int) -> int | None:
-        """Return the page a kernel address maps to; pages are their frame numbers here (mm/memory.c)."""
+        """Return the page a kernel address maps to. Pages are their frame numbers here (mm/memory.c)."""
         return self.init_mm.frame(addr)

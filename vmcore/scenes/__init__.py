@@ -1,1 +1,1 @@
-"""Short scenes that show what breaks without a flush, a sync or a handler."""
+"""Short scenes that show the harm of a missing flush, sync or handler."""

@@ -1,4 +1,4 @@
-"""Short named scenes that show what breaks when a flush, a sync or a handler is missing, on any architecture.
+"""Short named scenes that show the harm of a missing flush, sync or handler, on any architecture.
 
 A scene is played twice: with one link symbol replaced by nothing, and with the architecture's own. The steps that
 come out differently are the difference. Where there are none, the scene says why nothing goes wrong there.

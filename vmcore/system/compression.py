@@ -33,8 +33,8 @@ class UnpackError(Exception):
     """A file that cannot be unpacked to its end.
 
     Attributes:
-        found: what was found.
-        expected: what is expected, and what to do.
+        found: the finding.
+        expected: the expectation, and the advice.
     """
 
     def __init__(self, found: str, expected: str) -> None:
@@ -97,7 +97,7 @@ def pieces(head: bytes, rest: BinaryIO, free: int) -> Iterator[bytes]:
 
     Raises:
         UnpackError: the file is damaged or ends early. All that is whole before was yielded.
-        PackedLimit: its dictionary, or what it becomes, is too large.
+        PackedLimit: its dictionary, or the unpacked text, is too large.
         OSError: it cannot be read.
     """
     packed, made, data = len(head), 0, head
@@ -142,7 +142,7 @@ def _too_large(free: int) -> PackedLimit:
 
 
 def _next_member(data: bytes, read: Callable[[], bytes]) -> bytes:
-    """Return the beginning of the next member; empty: there is none. Zeros may lie in between."""
+    """Return the beginning of the next member. Empty: there is none. Zeros may lie in between."""
     zeros = 0
     while not (found := data.lstrip(b"\0")) and zeros < _PADDING_MOST:
         zeros += len(data)
@@ -157,7 +157,7 @@ def _next_member(data: bytes, read: Callable[[], bytes]) -> bytes:
 
 
 def whole(head: bytes, rest: BinaryIO) -> Iterator[bytes]:
-    """Yield the bytes of a file that is not packed; the arguments are those of `pieces`."""
+    """Yield the bytes of a file that is not packed. The arguments are those of `pieces`."""
     yield from filter(None, [head])
     while piece := rest.read(_PIECE):
         yield piece
@@ -174,7 +174,7 @@ class Pieces(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Fill a buffer as far as the current piece goes; return how far, 0 at the end."""
+        """Fill a buffer as far as the current piece goes and return how far, 0 at the end."""
         data = self._piece or next(self._parts, b"")
         count = min(len(buffer), len(data))
         buffer[:count], self._piece = data[:count], data[count:]

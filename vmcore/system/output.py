@@ -106,7 +106,7 @@ class Output:
             raise self._unwritable(error) from error
 
     def _check(self) -> os.stat_result | None:
-        """Return what is there; None: nothing.
+        """Return what is there, or None: nothing.
 
         Raises:
             OutputError: it is not to be written to.
@@ -175,7 +175,7 @@ def _shown(given: Input) -> str:
 
 
 def _stat(given: Input) -> os.stat_result | None:
-    """Look at a file; None: it cannot be seen, which is for its reader to tell."""
+    """Look at a file, or None: it cannot be seen, which is for its reader to tell."""
     try:
         return os.stat(given)
     except (OSError, ValueError):
@@ -243,7 +243,7 @@ def _replacing(path: str, old: os.stat_result | None) -> Iterator[BinaryIO]:
 
 
 def _create(part: str, mode: int) -> tuple[int, str]:
-    """Make a file, nameless if possible; return its descriptor and a path that leads to it."""
+    """Make a file, nameless if possible and return its descriptor and a path that leads to it."""
     try:
         descriptor = os.open(os.path.dirname(part), os.O_TMPFILE | os.O_RDWR, mode)
     except OSError as error:

@@ -253,7 +253,7 @@ def _header_mismatch(run: ScriptRun, header: dict[str, Any]) -> str:
 
 
 def _difference(want: dict[str, Any], got: dict[str, Any]) -> str:
-    """Say how two lines differ first; "" if they do not."""
+    """Say how two lines differ first, or "" if they do not."""
     for key in [*want, *(k for k in got if k not in want)]:
         a, b = (line.get(key, "nothing") for line in (want, got))
         if a == b:
@@ -269,7 +269,7 @@ def _difference(want: dict[str, Any], got: dict[str, Any]) -> str:
 
 
 def replay(script: Script, registry: Registry, tally: Tally) -> None:
-    """Run one script and add to the tally; it is left at its first mismatch.
+    """Run one script and add to the tally. It is left at its first mismatch.
 
     Raises:
         GoldenError: the script cannot be run; names file and line.

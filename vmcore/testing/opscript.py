@@ -77,7 +77,7 @@ class PageStack:
 
 
 class _TableStack:
-    """A `TableSource` from memory of its own; no script is meant to run out of it."""
+    """A `TableSource` from memory of its own. No script is meant to run out of it."""
 
     def __init__(self, start: int, page: int) -> None:
         self._next, self._page = start, page
@@ -93,7 +93,7 @@ class _TableStack:
 
 
 class KmallocCount:
-    """A `KmallocSource` whose ids are 0, 1, 2 ... and never reused; a handle is the id plus 32."""
+    """A `KmallocSource` whose ids are 0, 1, 2 ... and never reused. A handle is the id plus 32."""
 
     def __init__(self) -> None:
         self.next, self.live = 0, 0
@@ -335,7 +335,7 @@ class ScriptRun:
     # ---- one op
 
     def run(self, text: str) -> dict[str, Any]:
-        """Run one op; return its line as bundles have it, events expanded.
+        """Run one op and return its line as bundles have it, events expanded.
 
         Raises:
             GoldenError: the op is unknown or its arguments are not what it takes.
@@ -371,7 +371,7 @@ class ScriptRun:
         return line
 
     def _arguments(self, name: str, words: list[str], args: list[int]) -> list[Any]:
-        """Resolve the words of an op; handles and names stay what they are."""
+        """Resolve the words of an op. Handles and names stay what they are."""
         out: list[Any] = []
         for n, word in enumerate(words):
             if word == "keep" or (name == "fail" and n == 0):

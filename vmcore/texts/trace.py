@@ -172,7 +172,7 @@ def _reject(text: TraceText, line: int, found: str, expected: str) -> NoReturn:
 
 
 def _match_frees(text: TraceText) -> list[int]:
-    """Give every free the size and window of its area; refuse areas that overlap.
+    """Give every free the size and window of its area. Refuse areas that overlap.
 
     The space is cut at every start and end of an area. One byte per piece says whether it is held, so
     that an overlap costs a search in bytes, however many areas are live.

@@ -1,4 +1,4 @@
-"""VMCOREINFO: the text in which a kernel says where its tables are; read, and written for simulated kernels.
+"""VMCOREINFO: the text in which a kernel says where its tables are. Read, and written for simulated kernels.
 
 Lines are ``KEY=value``; ``SYMBOL()`` and ``KERNELOFFSET`` are hexadecimal, numbers decimal or ``0x``.
 Source: kernel/crash_core.c (vmcore_info.c), Documentation/admin-guide/kdump/vmcoreinfo.rst.
@@ -31,13 +31,13 @@ class VmcoreInfo:
 
     @classmethod
     def parse(cls, data: bytes, source: str) -> VmcoreInfo:
-        """Read the text up to its first NUL; what is no ``KEY=value`` is skipped."""
+        """Read the text up to its first NUL. What is no ``KEY=value`` is skipped."""
         text = data.split(b"\0", 1)[0].decode("latin-1")
         pairs = (line.partition("=") for line in text.splitlines()[:_LINES_MOST])
         return cls(source, {key.strip(): value.strip() for key, equals, value in pairs if equals})
 
     def symbol(self, name: str) -> int | None:
-        """Return a symbol's (relocated) virtual address; None: it is not there.
+        """Return a symbol's (relocated) virtual address, or None: it is not there.
 
         Raises:
             RootError: it is no number of 64 bits.
@@ -45,7 +45,7 @@ class VmcoreInfo:
         return self._read(f"SYMBOL({name})", 16)
 
     def number(self, name: str) -> int | None:
-        """Return a ``NUMBER()``, which may be negative; None: it is not there.
+        """Return a ``NUMBER()``, which may be negative, or None: it is not there.
 
         Raises:
             RootError: it is no number of 64 bits.
@@ -53,7 +53,7 @@ class VmcoreInfo:
         return self._read(f"NUMBER({name})", 0, -1 << 63)
 
     def page_size(self) -> int | None:
-        """Return PAGESIZE, bytes; None: it is not there.
+        """Return PAGESIZE, bytes, or None: it is not there.
 
         Raises:
             RootError: it is no number of 64 bits.

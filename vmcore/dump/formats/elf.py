@@ -23,7 +23,7 @@ _NOT_PHYSICAL = (1 << 64) - 1, (1 << 32) - 1  #: p_paddr of /proc/kcore's vmallo
 
 
 def read_elf(path: str, file: mmap) -> Contents:
-    """Return what an ELF core claims to hold.
+    """Return the contents that an ELF core claims.
 
     Raises:
         DumpError: it is no ELF core, is big-endian, or its header is cut or contradicts itself.
@@ -100,7 +100,7 @@ def _notes(headers: np.ndarray, file: mmap, problems: list[str]) -> list[Note]:
 
 
 def _read_notes(data: bytes, offset: int, out: list[Note], problems: list[str]) -> None:
-    """Add the notes of one segment; zeros, or a note that is cut, end it."""
+    """Add the notes of one segment. Zeros, or a note that is cut, end it."""
     at = 0
     while at + elf.NHDR.size <= len(data):
         name_bytes, desc_bytes, kind = elf.NHDR.unpack_from(data, at)

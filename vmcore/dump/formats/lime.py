@@ -20,7 +20,7 @@ _MOST = 1 << 20  #: ranges; real machines have dozens
 
 
 def read_lime(path: str, file: mmap) -> Contents:
-    """Return what a LiME file claims to hold; a damaged header ends it.
+    """Return the contents that a LiME file claims. A damaged header ends it.
 
     Raises:
         DumpError: already the first header is damaged, or of a version that is not known.

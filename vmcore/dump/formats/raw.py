@@ -1,4 +1,4 @@
-"""Raw images: nothing but bytes; the user says where they belong."""
+"""Raw images: nothing but bytes. The user says where they belong."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TOP = 1 << 62  #: above every physical address there is
 
 
 def read_raw(path: str, file: mmap, base: int, banks: Sequence[Bank] | None) -> Contents:
-    """Return the contents of an image that has its banks one after the other; one bank at ``base`` if none.
+    """Return the contents of an image that has its banks one after the other. One bank at ``base`` if none.
 
     Raises:
         DumpError: a base beside banks, or banks that are empty or overlap.
