@@ -41,10 +41,11 @@ def sections(documented):
     parts, title = {"": []}, ""
     for line in inspect.getdoc(documented).splitlines():
         found = re.match(r"([A-Z][a-z]+):(?: (.*)|$)", line)
-        if found and (title or parts[""][1:]):
-            title, line = found[1], found[2] or ""
-            parts[title] = []
-        parts[title].append(line)
+        if found and parts[""][1:]:  # the first line of a hook's docstring begins with its kind
+            title = found[1]
+            parts[title] = [found[2] or ""]
+        else:
+            parts[title].append(line)
     return {title: "\n".join(lines) for title, lines in parts.items()}
 
 
@@ -172,7 +173,8 @@ def reference():
         if common:
             lines += ["The same for each:", "", *(bullet(f"{t}: {flowing(x)}") for t, x in common.items()), ""]
         if kind == "Link":
-            lines += ["The types of the symbols:", "", *(bullet(f"`{n}`: `{annotation(t)}`") for n, t in SYMBOLS), ""]
+            types = (bullet(f"`{symbol}`: `{annotation(value)}`") for symbol, value in SYMBOLS)
+            lines += ["The types of the symbols:", "", *types, ""]
         for name, hook in hooks.items():
             lines += hook_lines(name, hook, common)
     lines += ["## The kernel that a symbol is handed", "", paragraph(flowing(sections(host)[""])), ""]
