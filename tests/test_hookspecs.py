@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from attrs import fields
 
-from tests import hooks_page
+from tests.support import hooks_page
 from vmcore import hookspecs
 from vmcore.architecture import LayoutRequest, Window
 from vmcore.linking.link import Events, Linked, bind_events, link
@@ -28,7 +28,7 @@ def option(hook, name):
 
 
 def test_the_reference_of_the_page_is_up_to_date():
-    assert hooks_page.page(DOCUMENT) == DOCUMENT, "run python -m tests.hooks_page"
+    assert hooks_page.page(DOCUMENT) == DOCUMENT, "run python -m tests.support.hooks_page"
 
 
 def test_a_page_without_its_marks_is_refused():

@@ -1,4 +1,4 @@
-"""Write the reference of docs/hooks.md from the code of the contract: ``python -m tests.hooks_page``.
+"""Write the reference of docs/hooks.md from the code of the contract: ``python -m tests.support.hooks_page``.
 
 The prose of the page is written by hand. The text between the two marks comes from the signatures and docstrings
 of `vmcore.hookspecs`, `vmcore.host` and `vmcore.events`.
@@ -12,8 +12,8 @@ from typing import ForwardRef
 
 from vmcore import events, hookspecs, host
 
-PAGE = Path(__file__).parents[1] / "docs" / "hooks.md"
-BEGIN = "<!-- The reference. `python -m tests.hooks_page` makes it from the code. -->"
+PAGE = Path(__file__).parents[2] / "docs" / "hooks.md"
+BEGIN = "<!-- The reference. `python -m tests.support.hooks_page` makes it from the code. -->"
 END = "<!-- End of the reference. -->"
 #: Heading of each kind of hook, by the first word of the docstrings.
 KINDS = {"Discovery": "Discovery", "Link": "Link", "Event": "Events"}
@@ -36,10 +36,16 @@ PROTOCOLS = own(host, inspect.isclass)
 RECORDS = own(events, inspect.isclass)
 
 
+def text_of(documented):
+    """Return a docstring without its indentation."""
+    return inspect.getdoc(documented) or ""
+
+
 def sections(documented):
     """Return the parts of a docstring by their titles; the text before the first title has none."""
-    parts, title = {"": []}, ""
-    for line in inspect.getdoc(documented).splitlines():
+    parts: dict[str, list[str]] = {"": []}
+    title = ""
+    for line in text_of(documented).splitlines():
         found = re.match(r"([A-Z][a-z]+):(?: (.*)|$)", line)
         if found and parts[""][1:]:  # the first line of a hook's docstring begins with its kind
             title = found[1]
@@ -81,7 +87,7 @@ def paragraph(text):
 
 def kind_of(hook):
     """Return the first word of a hook's docstring, for example "Link"."""
-    return inspect.getdoc(hook).partition(":")[0]
+    return text_of(hook).partition(":")[0]
 
 
 def shared(hooks):
@@ -127,7 +133,7 @@ def hook_lines(name, hook, common):
 
 def member_lines(name, member):
     """Yield the lines of one property or method of a protocol."""
-    function = member.fget if isinstance(member, property) else member
+    function = getattr(member, "fget", member)  # a property's, or a method
     signature = inspect.signature(function)
     signature = signature.replace(parameters=list(signature.parameters.values())[1:])
     answer = annotation(signature.return_annotation)
@@ -153,7 +159,7 @@ def record_lines(name, record):
     """Yield the lines of one record of an event."""
     yield f"### {name}"
     yield ""
-    for text in inspect.getdoc(record).split("\n\n"):
+    for text in text_of(record).split("\n\n"):
         yield paragraph(flowing(text)) if not text.startswith("Attributes:") else ""
     meanings = dict(entries(sections(record).get("Attributes", "")))
     yield ""

@@ -16,13 +16,13 @@ from types import ModuleType
 import pytest
 from attrs import evolve
 
-from tests import hooks_page
+from tests.support import hooks_page
 from vmcore import Host, Kernel, Symbols, open_dump
 from vmcore.dump import open as opening
 from vmcore.errors import DumpError, PageFault
 from vmcore.linking.registry import load
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 #: All that a symbol may use of its kernel.
 MEMBERS = [name for name in vars(Host) if not name.startswith("_")]
 #: The complete plugin of docs/hooks.md: a record, its symbol and the hook that brings it.
@@ -128,13 +128,10 @@ def test_an_added_architecture_boots_allocates_and_flushes():
 @pytest.fixture
 def clone(tmp_path):
     """Return a copy of the sources that a program in it imports in place of those installed."""
-    for folder in ("vmcore", "arches"):
+    for folder in ("vmcore", "arches", "tests"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "data"))
     for name in ("tox.ini", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path / name)
-    (tmp_path / "tests").mkdir()
-    for path in (ROOT / "tests").glob("*.py"):
-        shutil.copy(path, tmp_path / "tests" / path.name)
     (tmp_path / "vmcore_arches").symlink_to("arches")
     return tmp_path
 
@@ -164,6 +161,11 @@ def run(clone, *arguments):
     return subprocess.run(
         [sys.executable, *arguments], env=environment, cwd=clone, capture_output=True, text=True, check=False
     )
+
+
+def tested(clone, *arguments):
+    """Run tests in a copy."""
+    return run(clone, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments)
 
 
 def test_a_copy_without_a_change_has_none(clone):
@@ -199,10 +201,10 @@ def test_a_built_in_architecture_is_one_new_file_and_rows_in_two(clone):
     listed = run(clone, "-m", "vmcore", "arches", "toy32")
     assert listed.returncode == 0, listed.stderr
     assert "A made-up 32-bit machine" in listed.stdout
-    rules = ("tests/test_floors.py", "tests/test_packaging.py", "-k", "arches or for_every_built_in or toy32")
-    suite = run(clone, "-m", "pytest", "-q", "-p", "no:cacheprovider", *rules)
-    assert suite.returncode == 0, suite.stdout
-    machine = run(clone, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_vmalloc.py", "-k", "toy32")
+    rules = tested(clone, "tests/house", "-k", "use_the_contract_only or for_every_built_in_architecture")
+    assert rules.returncode == 0, rules.stdout
+    assert "2 passed" in rules.stdout
+    machine = tested(clone, "tests/port/test_vmalloc.py", "-k", "toy32")
     assert machine.returncode == 0, machine.stdout
     assert re.search(r"[1-9]\d* passed", machine.stdout)
     assert changes(clone) == (["arches/toy32.py"], ["arches/__init__.py", "tox.ini"])
@@ -210,6 +212,6 @@ def test_a_built_in_architecture_is_one_new_file_and_rows_in_two(clone):
 
 def test_an_architecture_that_tox_does_not_name_is_noticed(clone):
     replace(clone / "tox.ini", " armv5,", "")
-    result = run(clone, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_packaging.py", "-k", "tox")
+    result = tested(clone, "tests/house/test_packaging.py", "-k", "tox")
     assert result.returncode == 1
     assert "test_tox_has_an_environment_for_every_built_in_architecture" in result.stdout
