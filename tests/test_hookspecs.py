@@ -2,19 +2,19 @@
 
 import inspect
 import re
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 from attrs import fields
 
+from tests.support import hooks_page
 from vmcore import hookspecs
 from vmcore.architecture import LayoutRequest, Window
 from vmcore.linking.link import Events, Linked, bind_events, link
 from vmcore.linking.registry import load
 
-DOCUMENT = (Path(__file__).parents[1] / "docs" / "hooks.md").read_text()
+DOCUMENT = hooks_page.PAGE.read_text("utf-8")
 HOOKS = {name: hook for name, hook in vars(hookspecs).items() if name.startswith("vmcore_")}
 LINES = ("Called", "Default", "Returns", "Added")
 
@@ -23,28 +23,56 @@ def arguments(hook):
     return list(inspect.signature(hook).parameters)
 
 
-def section(name):
-    """Return the text below the heading of one hook, up to the next heading."""
-    found = re.search(rf"^### {name}\(.*?\n(.*?)(?=^##|\Z)", DOCUMENT, re.DOTALL | re.MULTILINE)
-    assert found, f"docs/hooks.md has no section for {name}"
-    return found[1]
-
-
 def option(hook, name):
     return getattr(hook, "vmcore_spec")[name]  # noqa: B009  # the attribute pluggy makes of the project's name
 
 
+def test_the_reference_of_the_page_is_up_to_date():
+    assert hooks_page.page(DOCUMENT) == DOCUMENT, "run python -m tests.support.hooks_page"
+
+
+def test_a_page_without_its_marks_is_refused():
+    with pytest.raises(ValueError, match="found no pair of marks"):
+        hooks_page.page(DOCUMENT.replace(hooks_page.END, ""))
+
+
 def test_every_hook_has_a_heading_with_its_exact_signature_in_the_order_of_the_file():
-    headings = re.findall(r"^### (.*)$", DOCUMENT, re.MULTILINE)
+    headings = re.findall(r"^### (.*\(.*)$", hooks_page.reference(), re.MULTILINE)
     assert headings == [f"{name}({', '.join(arguments(hook))})" for name, hook in HOOKS.items()]
 
 
-@pytest.mark.parametrize("name", HOOKS)
-def test_a_section_says_when_with_what_and_the_result(name):
-    parts = re.findall(r"^- (\w+): (.+?)(?=^- |\Z)", section(name), re.DOTALL | re.MULTILINE)
-    assert [title for title, _ in parts] == ["When", "Arguments", "Result"]
-    said = dict(parts)["Arguments"]
-    assert re.findall(r"(?:^|; )`(\w+)`", re.sub(r"\s+", " ", said)) == arguments(HOOKS[name])
+def test_every_member_of_a_protocol_and_every_field_of_a_record_has_a_line():
+    text = hooks_page.reference()
+    assert list(hooks_page.PROTOCOLS) == ["Tables", "Process", "Host"]
+    for owner in (*hooks_page.PROTOCOLS.values(), *hooks_page.RECORDS.values()):
+        (found,) = re.findall(rf"^### {owner.__name__}\n(.*?)(?=^##|\Z)", text, re.DOTALL | re.MULTILINE)
+        members = getattr(owner, "_fields", [name for name in vars(owner) if not name.startswith("_")])
+        assert re.findall(r"^- `(\w+)(?:: |\()[^`]+`\. [A-Z1\"]", found, re.MULTILINE) == list(members)
+
+
+def test_a_part_that_is_the_same_for_each_hook_of_a_kind_stands_once():
+    common = hooks_page.shared([hook for hook in HOOKS.values() if hooks_page.kind_of(hook) == "Event"])
+    assert common["Returns"] == "ignored."
+    assert hooks_page.reference().count("Returns: ignored.") == 1
+
+
+def documented():
+    """Say it first.
+
+    Called: often, and
+        once more.
+    Args:
+        first: a number ``n``.
+        second: of two
+            lines.
+    """
+
+
+def test_the_parts_of_a_docstring_are_found():
+    parts = hooks_page.sections(documented)
+    assert list(parts) == ["", "Called", "Args"]
+    assert hooks_page.flowing(parts["Called"]) == "often, and once more."
+    assert list(hooks_page.entries(parts["Args"])) == [("first", "a number `n`."), ("second", "of two lines.")]
 
 
 @pytest.mark.parametrize("name", HOOKS)

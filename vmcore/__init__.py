@@ -1,128 +1,49 @@
-"""An executable, inspectable model of the Linux kernel's vmalloc on any architecture somebody describes.
+"""An executable, inspectable model of the Linux kernel's vmalloc on any architecture that has a record.
 
-Everything here is imported when it is first used, so that a command line that only prints help is fast.
+The stub beside this file, ``__init__.pyi``, is the one table of public names. Type checkers read it as it is. Here
+each of its names is imported at its first use, so that a command line that only prints help is fast.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from vmcore import flags
-    from vmcore.architecture import (
-        Architecture,
-        HardwareView,
-        Layout,
-        LayoutRequest,
-        Leaf,
-        Level,
-        Mirror,
-        Window,
-        Zone,
-    )
-    from vmcore.errors import (
-        ArchitectureError,
-        ArgumentError,
-        BrokenInvariant,
-        BusError,
-        CannotCopy,
-        ConfigurationError,
-        DumpError,
-        GoldenError,
-        HostMemoryError,
-        InvalidSize,
-        KernelBug,
-        KernelClosed,
-        KernelDead,
-        KernelError,
-        KernelFailure,
-        KernelInterrupted,
-        KernelOops,
-        LayoutError,
-        LinkError,
-        NotInDump,
-        OutOfMemory,
-        OutOfVmallocSpace,
-        OutputError,
-        PluginError,
-        RootError,
-        TraceError,
-        UnitError,
-        UnknownArchitecture,
-        VmcoreError,
-    )
-    from vmcore.hookspecs import hookimpl
-    from vmcore.kernel import Kernel
-
-    __version__: str
-
-__all__ = [
-    "Architecture",
-    "ArchitectureError",
-    "ArgumentError",
-    "BrokenInvariant",
-    "BusError",
-    "CannotCopy",
-    "ConfigurationError",
-    "DumpError",
-    "GoldenError",
-    "HardwareView",
-    "HostMemoryError",
-    "InvalidSize",
-    "Kernel",
-    "KernelBug",
-    "KernelClosed",
-    "KernelDead",
-    "KernelError",
-    "KernelFailure",
-    "KernelInterrupted",
-    "KernelOops",
-    "Layout",
-    "LayoutError",
-    "LayoutRequest",
-    "Leaf",
-    "Level",
-    "LinkError",
-    "Mirror",
-    "NotInDump",
-    "OutOfMemory",
-    "OutOfVmallocSpace",
-    "OutputError",
-    "PageFault",
-    "PluginError",
-    "RootError",
-    "TraceError",
-    "UnitError",
-    "UnknownArchitecture",
-    "VmcoreError",
-    "Window",
-    "Zone",
-    "__version__",
-    "flags",
-    "hookimpl",
-]
-
-_RECORDS = ("Architecture", "HardwareView", "Layout", "LayoutRequest", "Leaf", "Level", "Mirror", "Window", "Zone")
-_HOME = {"Kernel": "kernel", "hookimpl": "hookspecs", **dict.fromkeys(_RECORDS, "architecture")}
+from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for. An exception is what `vmcore.errors` has under that name."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name == "__version__":
-        value: Any = _version()
-    elif name == "flags":
-        value = import_module("vmcore.flags")
+    """Import a public name from its module, or list the public names as ``__all__``."""
+    if name == "__all__":
+        value: Any = sorted([*_modules(), "__version__"])
+    elif name == "__version__":
+        value = _version()
+    elif name in _modules():
+        value = _imported(_modules()[name], name)
     else:
-        value = getattr(import_module(f"vmcore.{_HOME.get(name, 'errors')}"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__getattr__("__all__")})
+
+
+@cache
+def _modules() -> dict[str, str]:
+    """Return the module of each name that the stub imports."""
+    import ast  # noqa: PLC0415  # only programs that use a public name need it
+    from pkgutil import get_data  # noqa: PLC0415
+
+    stub = get_data(__name__, "__init__.pyi")
+    assert stub is not None
+    imports = (node for node in ast.parse(stub).body if isinstance(node, ast.ImportFrom))
+    return {alias.name: node.module or "" for node in imports for alias in node.names}
+
+
+def _imported(module: str, name: str) -> object:
+    """Return a name of a module; of the package itself, a module."""
+    return import_module(f"{module}.{name}") if module == __name__ else getattr(import_module(module), name)
 
 
 def _version() -> str:

@@ -6,9 +6,13 @@ from typing import NamedTuple
 
 
 class FlushAction(NamedTuple):
-    """What a flush symbol did: ``unit`` "tlb" or "cache", ``scope`` "all" or "pages", on how many CPUs.
+    """One effect of a flush symbol.
 
-    ``dropped``: TLB entries or cache lines that went.
+    Attributes:
+        unit: "tlb" or "cache".
+        scope: "all" or "pages".
+        cpus: the number of CPUs that it acted on.
+        dropped: TLB entries or cache lines that went.
     """
 
     unit: str
@@ -21,7 +25,15 @@ class FlushAction(NamedTuple):
 
 
 class Flush(NamedTuple):
-    """One call of a flush symbol, for the range ``[start, end)``, on ``cpu``."""
+    """One call of a flush symbol.
+
+    Attributes:
+        symbol: its name in the C file, for example "flush_cache_vmap".
+        cpu: the number of the CPU that ran it.
+        start: virtual, bytes.
+        end: virtual, bytes, one past the last.
+        actions: its effects, in order; empty if it had none.
+    """
 
     symbol: str
     cpu: int
@@ -35,7 +47,12 @@ class Flush(NamedTuple):
 
 
 class Warned(NamedTuple):
-    """A WARN_ON that fired: the C text of its condition, and the C function that it stands in."""
+    """A WARN_ON that fired.
+
+    Attributes:
+        condition: its C text.
+        function: the C function that it stands in.
+    """
 
     condition: str
     function: str

@@ -3,7 +3,7 @@
 Three kinds. *Discovery* hooks are asked once per registry. *Link* hooks return a callable (or None to
 decline) and are asked only when a machine is built, as a linker resolves a symbol; the call itself is a
 plain call. A record brings its own definitions as `vmcore.architecture.Symbols`; a link hook defines or wraps a
-symbol of another record. *Event* hooks are told what happened, once per run of pages, never per page.
+symbol of another record. *Event* hooks are told of each event, once per run of pages, never per page.
 
 Link symbols and events run under the locks the C code holds at that point. They must not call back into
 vmalloc, nor take vmlist_lock where it is held (find_vm_area, vread): that is a `KernelBug`, "recursive
@@ -108,7 +108,7 @@ def vmcore_vmalloc_fault(arch: Architecture) -> FaultSymbol | None:
     """
 
 
-# ---- events: what happened, for tracers and reports
+# ---- events: for tracers and reports
 
 
 @hookspec
@@ -195,7 +195,7 @@ def vmcore_range_cleared(address: int, entries: np.ndarray) -> None:
 def vmcore_flush(flush: Flush) -> None:
     """Event: a flush symbol has run.
 
-    Called: per call, after it; *flush* says symbol, cpu, range and what the symbol did.
+    Called: per call, after it; *flush* says symbol, cpu, range and the actions of the symbol.
     Default: nobody listens, nothing is computed.
     Returns: ignored.
     Added: contract 1.0.
@@ -284,7 +284,7 @@ def vmcore_bug(condition: str, function: str) -> None:
 def vmcore_oops(address: int, access: str) -> None:
     """Event: the kernel made an access the machine cannot do. It is dead.
 
-    Called: once, before `KernelOops` is raised; *access* "read", "write" or what was done.
+    Called: once, before `KernelOops` is raised; *access* "read", "write" or the kind of access.
     Default: nobody listens, nothing is computed.
     Returns: ignored.
     Added: contract 1.0.
@@ -329,7 +329,7 @@ def vmcore_fault(cpu: int, address: int, access: str, repaired: bool) -> None:
 def vmcore_ipi(cpu: int, targets: tuple[int, ...], reason: str) -> None:
     """Event: a CPU interrupts others and waits for them.
 
-    Called: per interrupt; *targets* are the other CPUs, *reason* what they are to do.
+    Called: per interrupt; *targets* are the other CPUs, *reason* their task.
     Default: nobody listens, nothing is computed.
     Returns: ignored.
     Added: contract 1.1.

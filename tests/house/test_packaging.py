@@ -47,7 +47,8 @@ def test_the_wheel_holds_every_source_and_every_sample():
     assert {str(path) for path in sources} <= files
     arches = {path.relative_to(ROOT / "arches") for path in SOURCES if path.is_relative_to(ROOT / "arches")}
     assert {f"vmcore_arches/{name}" for name in arches} <= files
-    assert {"vmcore/py.typed", "vmcore_arches/py.typed", "vmcore/samples/data/samples.toml"} <= files
+    assert {"vmcore/__init__.pyi", "vmcore/py.typed", "vmcore_arches/py.typed"} <= files
+    assert "vmcore/samples/data/samples.toml" in files
     assert {
         f"vmcore/samples/data/{n}.{kind}.xz" for n in samples.names() for kind in ("trace", "vmallocinfo")
     } <= files
