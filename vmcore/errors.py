@@ -1,7 +1,7 @@
 """Every exception vmcore raises on purpose, one class per cause a caller may handle.
 
-A message says: subject, what was found, what is expected, what to do; addresses in hex. The facts
-are attributes too, so that nobody needs to parse the text.
+A message says: subject, finding, expectation, advice; addresses in hex. The facts
+are attributes too, so that no program needs to parse the text.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ class UnknownArchitecture(ConfigurationError, LookupError):
     """A name no installed plugin answers to.
 
     Attributes:
-        name: what was asked for.
-        installed: what there is.
+        name: the name asked for.
+        installed: the names that exist.
         meant: those of them that the name may stand for.
     """
 
@@ -110,8 +110,8 @@ class PluginError(VmcoreError):
     Attributes:
         plugin: entry-point name.
         distribution: the package that installed it, with its version.
-        module: what the entry point names.
-        cause: what went wrong.
+        module: the object of the entry point.
+        cause: the reason.
     """
 
     def __init__(self, plugin: str, distribution: str, module: str, cause: str) -> None:
@@ -140,7 +140,7 @@ class TraceError(VmcoreError, ValueError):
     Attributes:
         file: name of the input, as shown to the user.
         line: 1-based line of the decompressed text; None when the file as a whole is meant.
-        problem: what was found, what is expected, what to do.
+        problem: the finding, the expectation, the advice.
     """
 
     def __init__(self, file: str, line: int | None, problem: str) -> None:
@@ -159,7 +159,7 @@ class PageFault(VmcoreError):
         address: virtual, bytes; of the first byte that could not be accessed.
         access: "read", "write" or "execute".
         cpu: number of the CPU.
-        why: what the MMU found.
+        why: the finding of the MMU.
     """
 
     def __init__(self, address: int, access: str, cpu: int, why: str) -> None:
@@ -190,8 +190,8 @@ class OutputError(VmcoreError):
 
     Attributes:
         file: its name, as given.
-        problem: what keeps it from being written.
-        expected: what to give instead.
+        problem: the obstacle.
+        expected: the advice.
     """
 
     #: the problem of an input that messages would be written to
@@ -323,7 +323,7 @@ class KernelOops(KernelFailure):
 
     Attributes:
         address: the faulting virtual address.
-        access: "read", "write", or what was being done.
+        access: "read", "write", or another kind of access.
     """
 
     def __init__(self, address: int, access: str, lines: Iterable[str] = ()) -> None:
@@ -356,7 +356,7 @@ class KernelDead(KernelFailure):
     """A call into a kernel that has ended: by a BUG, an oops, an interrupted call, or `close()`.
 
     Attributes:
-        cause: what ended it.
+        cause: the failure that ended it.
     """
 
     def __init__(self, cause: KernelFailure) -> None:

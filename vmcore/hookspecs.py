@@ -7,7 +7,7 @@ symbol of another record. *Event* hooks are told of each event, once per run of 
 
 Link symbols and events run under the locks the C code holds at that point. They must not call back into
 vmalloc, nor take vmlist_lock where it is held (find_vm_area, vread): that is a `KernelBug`, "recursive
-vmlist_lock". What else they raise reaches the caller as a `PluginError`. Arrays handed to an event are
+vmlist_lock". Any other exception of theirs reaches the caller as a `PluginError`. Arrays handed to an event are
 read-only views, valid during the call.
 """
 
@@ -117,7 +117,7 @@ def vmcore_kmalloc(size: int, node: int, gfp: int, handle: int | None) -> None:
 
     Called: per call; *handle* is None when it failed and 16 (ZERO_SIZE_PTR) for *size* 0, else a number
         that is never used again; *size* bytes; *node* -1: any.
-    Default: nobody listens, nothing is computed.
+    Default: without listeners nothing is computed.
     Returns: ignored.
     Added: contract 1.0.
     """
@@ -128,7 +128,7 @@ def vmcore_kfree(handle: int | None) -> None:
     """Event: kfree() was called.
 
     Called: per call; None for kfree(NULL), 16 for ZERO_SIZE_PTR.
-    Default: nobody listens, nothing is computed.
+    Default: without listeners nothing is computed.
     Returns: ignored.
     Added: contract 1.0.
     """
@@ -140,7 +140,7 @@ def vmcore_pages_allocated(node: int, gfp: int, zone: str, frames: np.ndarray, f
 
     Called: per run; *frames* int64, in the order they were handed out; *zone* is the one asked for;
         *failed*: one more was asked for and refused.
-    Default: nobody listens, nothing is computed.
+    Default: without listeners nothing is computed.
     Returns: ignored.
     Added: contract 1.0.
     """
@@ -151,7 +151,7 @@ def vmcore_pages_freed(frames: np.ndarray) -> None:
     """Event: a run of pages was given back.
 
     Called: per run; *frames* int64, in the order they were freed.
-    Default: nobody listens, nothing is computed.
+    Default: without listeners nothing is computed.
     Returns: ignored.
     Added: contract 1.0.
     """
@@ -163,7 +163,7 @@ def vmcore_table_allocated(level: str, address: int, table: int | None) -> None:
 
     Called: per table; *level* the table's own ("pte"), *address* the virtual address the walk is at,
         *table* its physical address, None: refused.
-    Default: nobody listens, nothing is computed.
+    Default: without listeners nothing is computed.
     Returns: ignored.
     Added: contract 1.0.
     """
@@ -174,7 +174,7 @@ def vmcore_range_mapped(address: int, entries: np.ndarray, frames: np.ndarray) -
     """Event: last-level entries were written for consecutive pages from *address* on.
 
     Called: per run; *entries* Linux words, *frames* int64. A run ends at a new table, a warning, a failure.
-    Default: nobody listens, nothing is computed.
+    Default: without listeners nothing is computed.
     Returns: ignored.
     Added: contract 1.0.
     """
@@ -185,7 +185,7 @@ def vmcore_range_cleared(address: int, entries: np.ndarray) -> None:
     """Event: last-level entries that were not none were cleared for consecutive pages from *address* on.
 
     Called: per run; *entries* are the words before. A run ends at an entry that was none, or a warning.
-    Default: nobody listens, nothing is computed.
+    Default: without listeners nothing is computed.
     Returns: ignored.
     Added: contract 1.0.
     """
@@ -196,7 +196,7 @@ def vmcore_flush(flush: Flush) -> None:
     """Event: a flush symbol has run.
 
     Called: per call, after it; *flush* says symbol, cpu, range and the actions of the symbol.
-    Default: nobody listens, nothing is computed.
+    Default: without listeners nothing is computed.
     Returns: ignored.
     Added: contract 1.0.
     """
@@ -207,7 +207,7 @@ def vmcore_sync() -> None:
     """Event: vmalloc_sync_all() has run.
 
     Called: per call, after it.
-    Default: nobody listens, nothing is computed.
+    Default: without listeners nothing is computed.
     Returns: ignored.
     Added: contract 1.0.
     """
@@ -219,7 +219,7 @@ def vmcore_page_inserted(address: int, frames: np.ndarray, errno: int) -> None:
 
     Called: per run with one outcome; *errno* 0, or the negative number each call answered; *frames* int64,
         -1: NULL.
-    Default: nobody listens, nothing is computed.
+    Default: without listeners nothing is computed.
     Returns: ignored.
     Added: contract 1.0.
     """
@@ -230,7 +230,7 @@ def vmcore_area_added(address: int, size: int, flags: int) -> None:
     """Event: an area was put on vmlist.
 
     Called: per area, vmlist_lock held; *size* bytes, guard page included.
-    Default: nobody listens, nothing is computed.
+    Default: without listeners nothing is computed.
     Returns: ignored.
     Added: contract 1.0.
     """
@@ -241,7 +241,7 @@ def vmcore_area_removed(address: int, size: int, flags: int) -> None:
     """Event: an area was taken off vmlist.
 
     Called: per area, vmlist_lock held, its pages unmapped; *size* bytes, guard page included.
-    Default: nobody listens, nothing is computed.
+    Default: without listeners nothing is computed.
     Returns: ignored.
     Added: contract 1.0.
     """
@@ -252,7 +252,7 @@ def vmcore_printk(line: str) -> None:
     """Event: the kernel logged a line.
 
     Called: per line; *line* with its ``<n>`` level and newline.
-    Default: nobody listens, nothing is computed.
+    Default: without listeners nothing is computed.
     Returns: ignored.
     Added: contract 1.0.
     """
@@ -263,7 +263,7 @@ def vmcore_warn(condition: str, function: str) -> None:
     """Event: a WARN_ON fired.
 
     Called: per firing; the C text of the condition and the C function.
-    Default: nobody listens, nothing is computed.
+    Default: without listeners nothing is computed.
     Returns: ignored.
     Added: contract 1.0.
     """
@@ -274,7 +274,7 @@ def vmcore_bug(condition: str, function: str) -> None:
     """Event: a BUG_ON fired. The kernel is dead.
 
     Called: once, before `KernelBug` is raised.
-    Default: nobody listens, nothing is computed.
+    Default: without listeners nothing is computed.
     Returns: ignored.
     Added: contract 1.0.
     """
@@ -285,7 +285,7 @@ def vmcore_oops(address: int, access: str) -> None:
     """Event: the kernel made an access the machine cannot do. It is dead.
 
     Called: once, before `KernelOops` is raised; *access* "read", "write" or the kind of access.
-    Default: nobody listens, nothing is computed.
+    Default: without listeners nothing is computed.
     Returns: ignored.
     Added: contract 1.0.
     """
@@ -296,7 +296,7 @@ def vmcore_tlb_filled(cpu: int, addresses: np.ndarray, physical: np.ndarray) -> 
     """Event: a CPU's TLB keeps pages from now on.
 
     Called: per access that missed; *addresses* uint64 and *physical* int64, of the pages' first bytes, in order.
-    Default: nobody listens, nothing is computed.
+    Default: without listeners nothing is computed.
     Returns: ignored.
     Added: contract 1.1.
     """
@@ -308,7 +308,7 @@ def vmcore_tlb_dropped(cpu: int, scope: str, start: int, end: int, entries: int)
 
     Called: per CPU that had some; *scope* "all", "pages" of ``start`` to ``end``, "switch" of the mm, or "mm":
         a process was freed.
-    Default: nobody listens, nothing is computed.
+    Default: without listeners nothing is computed.
     Returns: ignored.
     Added: contract 1.1.
     """
@@ -319,7 +319,7 @@ def vmcore_fault(cpu: int, address: int, access: str, repaired: bool) -> None:
     """Event: an access of a CPU faulted, and vmalloc_fault() has answered.
 
     Called: per fault; *access* "read", "write" or "execute"; *repaired*: it is tried again.
-    Default: nobody listens, nothing is computed.
+    Default: without listeners nothing is computed.
     Returns: ignored.
     Added: contract 1.1.
     """
@@ -330,7 +330,7 @@ def vmcore_ipi(cpu: int, targets: tuple[int, ...], reason: str) -> None:
     """Event: a CPU interrupts others and waits for them.
 
     Called: per interrupt; *targets* are the other CPUs, *reason* their task.
-    Default: nobody listens, nothing is computed.
+    Default: without listeners nothing is computed.
     Returns: ignored.
     Added: contract 1.1.
     """

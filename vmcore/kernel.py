@@ -61,7 +61,8 @@ class Kernel(Vmalloc):
     ) -> None:
         """Boot.
 
-        What is not given comes from the environment or a configuration file, see `vmcore.linking.selection`.
+        An argument that is not given comes from the environment or a configuration file, see
+        `vmcore.linking.selection`.
 
         Args:
             arch: a name, or a record that need not be installed.
@@ -71,7 +72,7 @@ class Kernel(Vmalloc):
             cpus: how many; more than one may select SMP protections.
             nodes: NUMA nodes the RAM is split over evenly.
             block: plugins to leave out.
-            check_coherence: watch every load and store; `coherence` has what was found.
+            check_coherence: watch every load and store; `coherence` has the findings.
             listeners: objects or modules with hook implementations, for this kernel only.
             registry: plugins that are loaded already; then ``block`` does not apply.
 

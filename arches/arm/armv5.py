@@ -73,8 +73,8 @@ def arm926_writethrough(words: Words) -> Words:
 def xscale(words: Words) -> Words:
     """Make extended small pages of Linux words (proc-xscale.S, set_pte_ext).
 
-    X (TEX 1), the mini cache, for what is cacheable but neither bufferable nor writable; no B for what users may
-    only read (erratum 40). Arguments and result as of `arm926`.
+    X (TEX 1), the mini cache, for pages that are cacheable but neither bufferable nor writable. No B for pages
+    that users may only read (erratum 40). Arguments and result as of `arm926`.
     """
     cached = words & (L_PTE_CACHEABLE | L_PTE_WRITE)
     out = words & np.uint32(0xFFFFF00F) | np.uint32(0x3)

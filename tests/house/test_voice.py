@@ -22,20 +22,6 @@ PER_THOUSAND = 1.0  # "what" as a noun, and "somebody" and its like, per 1,000 w
 FIRST_LINES = 0.02  # share of first lines with a semicolon
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md"])
 
-#: Folders whose docstrings are still to be rewritten. A folder that keeps the limits must leave this set.
-TO_REWRITE = {
-    "arches/arm",
-    "vmcore",
-    "vmcore/architecture",
-    "vmcore/cli",
-    "vmcore/dump",
-    "vmcore/dump/formats",
-    "vmcore/linking",
-    "vmcore/system",
-    "vmcore/testing",
-    "vmcore/texts",
-}
-
 NOUN = re.compile(r"\bwhat\b(?!\s+(?:if|to)\b)", re.IGNORECASE)
 PERSON = re.compile(r"\b(?:somebody|nobody|anybody)\b", re.IGNORECASE)
 WORD = re.compile(r"[A-Za-z][\w'-]*")
@@ -147,13 +133,9 @@ def test_a_page_keeps_the_limits(path):
     assert counted.keeps_the_limits(), "\n".join([str(counted), *counted.found])
 
 
-@pytest.mark.parametrize("name", sorted(FOLDERS.keys() - TO_REWRITE))
+@pytest.mark.parametrize("name", sorted(FOLDERS))
 def test_the_docstrings_of_a_folder_keep_the_limits(folders, name):
     assert folders[name].keeps_the_limits(), "\n".join([str(folders[name]), *folders[name].found])
-
-
-def test_a_folder_that_keeps_the_limits_is_not_left_to_rewrite(folders):
-    assert {name for name in TO_REWRITE if name not in folders or folders[name].keeps_the_limits()} == set()
 
 
 def test_the_counts_are_printed(folders):

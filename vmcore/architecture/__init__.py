@@ -1,11 +1,12 @@
-"""The record that describes a machine: what the C file takes from ``asm/`` headers, as data.
+"""The record that describes a machine: the part that the C file takes from ``asm/`` headers, as data.
 
 To add a machine, write one `Architecture` and return it from a ``vmcore_architectures`` hook:
 
-0. *Names*: ``name``, and as ``aliases`` what uname and distributions call the machine: an error translates them.
+0. *Names*: ``name``, and as ``aliases`` the names that uname and distributions have for the machine: an error
+   translates them.
 1. *Geometry*: ``word_bits``, ``page_shift`` and the real ``levels`` from root to leaf. A level that the
    kernel folds is simply absent. Levels are named as the kernel names them and must tile the address.
-2. *Encoding*, per level: where the frame sits in an entry (``frame``), what is none, present and bad, and
+2. *Encoding*, per level: where the frame sits in an entry (``frame``), the bits of none, present and bad, and
    which flags a table entry gets. Bits are those Linux tests and writes.
 3. *Protections*: ``page_kernel``, and ``page_kernel_exec`` if the machine defines it.
 4. *Memory*: ``zones`` and a ``layout`` function from RAM, ``vmalloc=`` and platform to a `Layout`.

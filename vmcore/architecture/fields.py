@@ -1,4 +1,4 @@
-"""Records that refuse a field of the wrong type, and converters of what people write into their fields."""
+"""Records that refuse a field of the wrong type, and converters of the values of their fields."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _fits(value: object, kind: Any) -> bool:
 
 
 def _convert(inner: Callable[[Any], Any] | None, value: Any, record: Any, into: Attribute[Any]) -> Any:
-    """Convert a field of a record, and refuse what is not of its type before anything counts with it."""
+    """Convert a field of a record, and refuse a value of another type before anything counts with it."""
     name = getattr(record, "name", None)
     kind = type(record).__name__.lower()
     subject = kind if name is None else name if kind == "architecture" else f"{kind} {name!r}"
@@ -50,7 +50,7 @@ def _convert(inner: Callable[[Any], Any] | None, value: Any, record: Any, into: 
 
 
 def typed(cls: type, fields: list[Attribute[Any]]) -> list[Attribute[Any]]:
-    """Make every field of a class check its type, in order, so that defaults only see what fits."""
+    """Make every field of a class check its type, in order, so that defaults see values that fit."""
 
     def checked(field: Attribute[Any]) -> Attribute[Any]:
         def convert(value: Any, record: Any, into: Attribute[Any]) -> Any:

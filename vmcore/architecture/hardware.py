@@ -1,4 +1,4 @@
-"""What the MMU and the caches of a machine are, where Linux' own tables do not say it."""
+"""The MMU and the caches of a machine, as far as Linux' own tables do not show them."""
 
 from __future__ import annotations
 
@@ -63,7 +63,8 @@ class Tlb:
 
     Attributes:
         entries: slots, a power of two from 2 up; a page belongs in slot ``page number % entries``.
-        tagged: what is not shared carries its address space's number, and stays when the CPU runs another.
+        tagged: an entry that is not shared carries its address space's number, and stays when the CPU runs
+            another.
         keeps_absent: also keeps that a page is not mapped.
     """
 
@@ -74,7 +75,7 @@ class Tlb:
 
 @frozen(kw_only=True, field_transformer=typed)
 class HardwareView:
-    """What the MMU sees, where it differs from what Linux sees.
+    """The view of the MMU, where it differs from that of Linux.
 
     At the MMU's levels an entry is read in this order: not present (``present_mask``): nothing; a leaf: memory;
     bad (``bad_mask``), or no leaf at a last level that lists ``leaves``: nothing; else a table.
@@ -102,7 +103,7 @@ class LinearMap:
     """How the kernel maps lowmem at boot, from PAGE_OFFSET up.
 
     Attributes:
-        leaf: the name of a hardware `Leaf`; what is left over is mapped by pages with PAGE_KERNEL.
+        leaf: the name of a hardware `Leaf`; the rest is mapped by pages with PAGE_KERNEL.
         flags: bits of its entries.
         kernel_flags: bits of those that map the kernel itself; None: the same.
         smp_flags: ORed in when the machine has more than one CPU.

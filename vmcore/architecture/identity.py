@@ -1,4 +1,4 @@
-"""What a saved machine says about itself, and how that leads to its tables."""
+"""How a saved machine identifies itself, and how that leads to its tables."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ class CpuNote:
 
 @frozen(kw_only=True, field_transformer=typed)
 class KernelImage:
-    """What a saved machine's kernel says about itself (VMCOREINFO), and how that leads to the root table.
+    """The identity of a saved machine's kernel (VMCOREINFO), and how it leads to the root table.
 
     A symbol's physical address is ``symbol - base + physical``: ``base`` is where the mapping of the kernel
-    begins, ``physical`` what is mapped there. Symbols in VMCOREINFO are relocated already: KERNELOFFSET
-    is not added (kernel/crash_core.c, Documentation/admin-guide/kdump/vmcoreinfo.rst).
+    begins, ``physical`` the address that is mapped there. Symbols in VMCOREINFO are relocated already:
+    KERNELOFFSET is not added (kernel/crash_core.c, Documentation/admin-guide/kdump/vmcoreinfo.rst).
 
     Attributes:
         machine: e_machine of ELF cores.
         roots: names of init_mm's root table, the first that is there counts.
         root_align: bytes; the address bits below are flags of the register that holds it.
-        bases: what ``base`` may be, the usual first; ``base_number``: NUMBER() that says it.
+        bases: the values that ``base`` may have, the usual first; ``base_number``: NUMBER() that says it.
         physical_number: NUMBER() that says ``physical``; ``offset_number``: NUMBER() that says base - physical.
         physical: where neither is there; None: where RAM begins.
         linear: the kernel lies in the linear map, so ``base`` is PAGE_OFFSET.

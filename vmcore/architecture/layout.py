@@ -14,7 +14,7 @@ from vmcore.units import Bank, format_size
 class Zone:
     """A zone of physical memory, in zone order. Frames below ``below`` bytes (None: the rest).
 
-    HIGHMEM, where it is declared, is what the linear map does not reach; the zones before it end there.
+    HIGHMEM, where it is declared, is the part that the linear map does not reach; the zones before it end there.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Window:
 
 @frozen(kw_only=True)
 class LayoutRequest:
-    """What a `Layout` is asked for.
+    """The request to a record's layout function.
 
     Attributes:
         ram: bytes, to be placed where the platform's RAM begins, or banks.
@@ -67,7 +67,7 @@ class Layout:
     Attributes:
         page_offset: PAGE_OFFSET, first virtual address of the linear map.
         phys_offset: PHYS_OFFSET, the physical address mapped there.
-        lowmem_end: physical end of what the linear map reaches.
+        lowmem_end: physical end of the linear map.
         vmalloc_start: VMALLOC_START.
         vmalloc_end: VMALLOC_END, exactly as the C file sees it (some headers give the last byte).
         modules: the window modules are loaded in; None where ``module_alloc`` is ``vmalloc_exec``.

@@ -74,7 +74,7 @@ def encode_many(frame: tuple[Segment, ...], addresses: np.ndarray, flags: int) -
 
 @frozen(kw_only=True, field_transformer=typed)
 class Access:
-    """What an entry lets privileged code do, and what the MMU writes into it.
+    """The rights that an entry gives privileged code, and the bits that the MMU writes into it.
 
     A pair (mask, value) holds where ``entry & mask == value``; one of several pairs must hold, and none never
     does. A right needs every entry of a walk; the other pairs ask the entry that maps the page.
@@ -108,7 +108,7 @@ class Access:
 class Leaf:
     """An entry that maps memory itself: ``entry & mask == value`` maps ``1 << shift`` bytes.
 
-    ``access`` is what it allows; None: as the level's.
+    ``access`` are its rights; None: as the level's.
     """
 
     name: str
@@ -138,7 +138,7 @@ class Level:
         bits: log2 of the number of entries.
         entry_bytes: bytes of one entry, repeated words included.
         frame: where the physical address of the next table (or of the page, at the last level) sits.
-        repeat: for each further word of an entry, what it adds to the first.
+        repeat: for each further word of an entry, the number that is added to the first.
         none_mask: an entry is none when all these bits are clear (default: every bit of the word).
         present_mask: an entry is present when any of these bits is set.
         missing_mask: a table is allocated when all these bits are clear: ``none_mask`` (p?d_none) or
@@ -151,7 +151,7 @@ class Level:
         offset: byte offset of the entries inside their table page.
         error_name: the level's name in "bad ..." log lines, where the kernel uses another.
         flag_names: names of the bits, for people.
-        access: what the MMU lets privileged code do by its entries; matters at the hardware's levels.
+        access: the rights that its entries give privileged code; they matter at the hardware's levels.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What a record says of a machine, as it was written down: fields and what follows from them at once."""
+"""The parameters of a machine as they are written down, and the numbers that follow from them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Parameters:
     """One machine, complete and frozen. See the module's page for how to write one.
 
     Attributes:
-        name: lower case; what users type.
+        name: lower case; users type it.
         aliases: other names of the machine, lower case, as uname or distributions have them: ``vmcore`` does not
             take them, and says the record's name instead.
         description: one line for people.
@@ -50,11 +50,11 @@ class Parameters:
         platforms: names ``platform=`` may take, the default first; empty where there is no choice.
         default_ram: bytes, where the user gives none.
         max_cpus: most CPUs the machine can have.
-        hardware: what the MMU sees.
-        linear_map: how lowmem is mapped; None: nobody has said, and it is not in the tables.
+        hardware: the view of the MMU.
+        linear_map: how lowmem is mapped; None: unknown, and it is not in the tables.
         symbols: its link symbols, the parts that are behaviour and not data.
         era: the kernel whose view ``levels`` is.
-        image: what its kernels say in VMCOREINFO; None: a dump's root must be given.
+        image: the VMCOREINFO of its kernels; None: a dump's root must be given.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What a record and its layout must fulfil. Each refusal names record, field, what was found and expected."""
+"""The rules for a record and its layout. Each refusal names record, field, finding and expectation."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def check_layout(arch: Parameters, layout: Layout) -> None:
 
 
 def check_banks(arch: Parameters, layout: Layout) -> None:
-    """Check that banks are in order, made of whole pages, and within what page-table entries can hold."""
+    """Check that banks are in order, made of whole pages, and within the reach of page-table entries."""
 
     def fail(subject: str, found: str, expected: str) -> None:
         raise LayoutError(f"{arch.name}: {subject} is {found}, expected {expected}")
@@ -185,7 +185,7 @@ def _validate_mirror(arch: Parameters) -> None:
 
 
 def _validate_levels(arch: Parameters, levels: tuple[Level, ...], where: str) -> None:
-    """Check what holds for Linux' and the MMU's levels alike: they tile the address, masks fit the word."""
+    """Check the rules for Linux' and the MMU's levels alike: they tile the address, masks fit the word."""
     below = arch.page_shift
     names = [level.name for level in levels]
     for level in reversed(levels):

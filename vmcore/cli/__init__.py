@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 COMMANDS = {
     "arches": "List the installed architectures, or describe some.",
     "samples": "List the traces and RAM dumps that ship with vmcore.",
-    "replay": "Replay a trace on another machine: what fits, and what fails first.",
+    "replay": "Replay a trace on another machine, up to the first call that fails.",
     "walk": "Translate addresses by a RAM dump, or list all it maps.",
     "audit": "Check /proc/vmallocinfo against a RAM dump.",
-    "demo": "Show what breaks without a flush or a sync, step by step.",
+    "demo": "Show the harm of a missing flush or sync, step by step.",
 }
 
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 def command(names: tuple[str, ...], as_json: bool, selection: Selection) -> None:
     """List the installed architectures, or describe some.
 
-    The layout is that of --ram, --vmalloc and --platform; without them, of what VMCORE_RAM and the like or
-    vmcore.toml say, else of each architecture's defaults.
+    The layout is that of --ram, --vmalloc and --platform; without them, of VMCORE_RAM and the like or of
+    vmcore.toml, else of each architecture's defaults.
     """
     installed = describe_installed(load(selection.block), selection, names)
     if as_json:

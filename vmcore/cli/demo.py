@@ -1,4 +1,4 @@
-"""``vmcore demo``: short scenes that show what breaks without a flush, a sync or a handler."""
+"""``vmcore demo``: short scenes that show the harm of a missing flush, sync or handler."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Write one JSON object.")
 @machine_options(need_arch=False)
 def command(name: str | None, as_json: bool, selection: Selection) -> None:
-    """Show what breaks without a flush or a sync, step by step.
+    """Show the harm of a missing flush or sync, step by step.
 
     Without NAME the scenes are listed. Each is played twice, without the symbol it is about and with it, on two
-    CPUs where the architecture may have them and nobody says otherwise.
+    CPUs where the architecture may have them, unless --cpus says otherwise.
     """
     if name is None:
         scenes = list_scenes()

@@ -118,12 +118,12 @@ _BARE = re.compile(r"(?=[0-9]*[a-f])[0-9a-f]{1,16}")
 _PHYSICAL_MOST = (1 << 64) - 1  #: of registers of 8 bytes
 
 
-def parse_address(text: str, what: str, most: int) -> int:
+def parse_address(text: str, argument: str, most: int) -> int:
     """Read an address in hexadecimal with ``0x``, because digits alone may be meant as decimal.
 
     Args:
         text: The address.
-        what: Name of the argument, for messages.
+        argument: Its name, for messages.
         most: Largest address.
 
     Raises:
@@ -133,12 +133,12 @@ def parse_address(text: str, what: str, most: int) -> int:
         bare = text.strip().replace("_", "").lower().removeprefix("0x")
         meant = f"0x{bare}" if _BARE.fullmatch(bare) else "0xc0000000"
         raise ConfigurationError(
-            f"{what}: found {text[:40]!r}, expected an address in hexadecimal with 0x, such as {meant}"
+            f"{argument}: found {text[:40]!r}, expected an address in hexadecimal with 0x, such as {meant}"
         )
     address = int(text, 16)
     if address > most:
         found = f"{address:#x}" if address < 1 << 128 else f"{text[:40]}..."
-        raise ConfigurationError(f"{what}: found {found}, expected at most {most:#x}")
+        raise ConfigurationError(f"{argument}: found {found}, expected at most {most:#x}")
     return address
 
 

@@ -84,7 +84,7 @@ def command(
     as_json: bool,
     selection: Selection,
 ) -> None:
-    """Replay a trace on another machine: what fits, and what fails first.
+    """Replay a trace on another machine, up to the first call that fails.
 
     FILE has vmalloc events, the text of tracefs' trace or of trace-cmd report, plain, gzip or xz; - is stdin
     and sample:NAME one of `vmcore samples`, whose vmallocinfo is --vmallocinfo sample:NAME.

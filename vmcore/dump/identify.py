@@ -1,4 +1,4 @@
-"""Whose kernel a dump is of: what its ELF header and its VMCOREINFO say against what records say."""
+"""The kernel of a dump: its ELF header and its VMCOREINFO, compared with records."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Root(NamedTuple):
 
 
 def root_align(arch: Architecture) -> int:
-    """Return what a root table's address is a multiple of, bytes."""
+    """Return the alignment of a root table, bytes."""
     if arch.image is not None:
         return arch.image.root_align
     return 1 << min(arch.page_shift, arch.hardware_levels[0].table_bytes.bit_length() - 1)
@@ -43,7 +43,7 @@ def is_there(dump: Dump, arch: Architecture, address: int) -> bool:
 
 
 def fitting(dump: Dump, info: VmcoreInfo | None, records: Iterable[Architecture]) -> list[Architecture]:
-    """Return the records whose kernels would say what is in a dump, by name."""
+    """Return the records whose kernels could have made a dump, by name."""
     fits = (a for a in records if a.image is not None and not misfits(dump, a, info))
     return sorted(fits, key=lambda a: a.name)
 
@@ -68,7 +68,7 @@ def misfits_machine(dump: Dump, arch: Architecture) -> list[str]:
 def misfits(dump: Dump, arch: Architecture, info: VmcoreInfo | None) -> list[str]:
     """Return why a dump, or its kernel's VMCOREINFO, is not of an architecture's kernel. Empty: it may be.
 
-    What a text lacks counts only where it is whole enough to have the root's symbol.
+    A line that a text lacks counts only if the text is whole enough to have the root's symbol.
     """
     reasons = misfits_machine(dump, arch)
     if info is None or arch.image is None:

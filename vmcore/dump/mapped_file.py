@@ -1,6 +1,6 @@
 """Files of RAM, mapped and never read whole. Compressed ones are unpacked into a nameless sparse file first.
 
-The compression is known by its magic. What cannot be unpacked to its end is a partial dump that says so.
+The compression is known by its magic. A file that cannot be unpacked to its end is a partial dump that says so.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def map_file(path: str, limit: int = LIMIT) -> tuple[mmap.mmap, tuple[str, ...]]
         limit: bytes it may unpack to.
 
     Returns:
-        The mapping, and what was wrong with the compression.
+        The mapping, and the faults of the compression.
 
     Raises:
         DumpError: it cannot be read, is empty, or no byte of it can be unpacked.
@@ -65,7 +65,7 @@ def _mapped(path: str, file: IO[bytes]) -> mmap.mmap:
 
 
 def _scattered(file: mmap.mmap) -> mmap.mmap:
-    """Have the host read only what is asked for: tables are pages here and there."""
+    """Make the host read only the pages asked for: tables are pages here and there."""
     file.madvise(mmap.MADV_RANDOM)
     return file
 

@@ -1,7 +1,8 @@
 """Where the root table of a dump is: given, said by VMCOREINFO, or in a CPU's saved register.
 
-What a machine's kernels print is in its record (`vmcore.architecture.KernelImage`); a dump of another kind of
-tables (PAE, LPAE, five levels) is refused by what its kernel says, with the names of the records that fit.
+The lines that a machine's kernels print are in its record (`vmcore.architecture.KernelImage`); a dump of another
+kind of tables (PAE, LPAE, five levels) is refused by the words of its kernel, with the names of the records that
+fit.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def find_root(
     """Find the root table of a dump.
 
     Tried in this order: ``root``; ``vmcoreinfo``; the dump's VMCOREINFO note; the registers in its CPU notes;
-    the VMCOREINFO texts in its memory. What VMCOREINFO leads to is checked: the tables below the root must not
+    the VMCOREINFO texts in its memory. The root of VMCOREINFO is checked: the tables below the root must not
     map its symbol elsewhere; where they do not map it at all, the root has doubts. A note that does not name the
     root is left out, unless it says that the dump is of another kind of machine.
 
@@ -107,7 +108,7 @@ def find_root(
 
 
 def _leads(arch: Architecture, info: VmcoreInfo) -> bool:
-    """Tell whether a text names a root, or has lines that nobody can say of what they should name."""
+    """Tell whether a text names a root, or has lines whose names are unknown."""
     if arch.image is None or ROOT in info.lines:
         return bool(info.lines)
     return root_symbol(info, arch.image) is not None

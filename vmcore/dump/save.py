@@ -1,9 +1,9 @@
 """Write simulated RAM as an ELF core that drgn and `vmcore.dump.store` open.
 
-Every bank is one PT_LOAD with p_filesz == p_memsz: a page that nobody touched is zero on the machine, and so it is
+Every bank is one PT_LOAD with p_filesz == p_memsz: an untouched page is zero on the machine, and so it is
 in the file, as a hole of the file system. (p_memsz beyond p_filesz would say "zero" to some readers and "left out"
-to those of kdump files.) The file looks as large as the RAM and takes the disk of what was touched; copy it with
-tools that keep holes, or pack it.
+to those of kdump files.) The file looks as large as the RAM and takes the disk space of touched pages; copy it
+with tools that keep holes, or pack it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What a format says is in a dump, and the runs of memory that really are there.
+"""The contents that a format claims, and the runs of memory that really are there.
 
 A dump may lie: segments beyond the end of the file, two for one address, addresses no machine has. `settle`
-keeps what can be read and says, with offsets and addresses, what it had to leave out.
+keeps the readable parts and lists, with offsets and addresses, the parts that it left out.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _COMPARE = 1 << 16  #: bytes of two segments for one address that are compared
 
 @frozen(eq=False)
 class Contents:
-    """What a file claims to hold.
+    """The contents that a file claims.
 
     Attributes:
         starts: physical addresses of its segments, bytes, uint64, shape ``(n,)``, in file order.
         sizes: their bytes in the file, likewise; ``offsets``: where in the file, likewise.
         notes: ELF notes.
         machine: ELF e_machine; 0 where the format has none.
-        problems: what was wrong already.
+        problems: the faults found so far.
     """
 
     starts: np.ndarray
@@ -47,7 +47,7 @@ class Runs:
     Attributes:
         starts: first physical address of each, bytes, int64, shape ``(n,)``; ``ends``: one past its last.
         deltas: what to add to an address for an offset into the file, int64.
-        problems: what was left out.
+        problems: the parts left out.
     """
 
     starts: np.ndarray
@@ -63,7 +63,7 @@ def few(lines: Iterable[str], count: int) -> list[str]:
 
 
 def settle(contents: Contents, file: mmap) -> Runs:
-    """Return what of the contents can be read from a file."""
+    """Return the contents that can be read from a file."""
     problems = list(contents.problems)
     size = np.uint64(len(file))
     starts, sizes, offsets = contents.starts, contents.sizes, contents.offsets

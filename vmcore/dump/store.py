@@ -33,7 +33,7 @@ class Dump:
 
     Attributes:
         name: of the file.
-        problems: what is wrong with the file, with offsets and addresses; empty: nothing.
+        problems: the faults of the file, with offsets and addresses; empty: nothing.
         notes: ELF notes.
         machine: ELF e_machine; 0 where the format has none.
         runs: the memory that is there.
@@ -41,7 +41,7 @@ class Dump:
     """
 
     def __init__(self, name: str, file: mmap.mmap, contents: Contents, problems: Sequence[str] = ()) -> None:
-        """Read what ``contents`` says is in a mapped file.
+        """Read the ``contents`` of a mapped file.
 
         Raises:
             DumpError: nothing of it is there.
@@ -229,7 +229,7 @@ class Dump:
         self._file.madvise(mmap.MADV_DONTNEED, start, end - start)
 
     def read_partial(self, address: int, length: int) -> tuple[bytes, tuple[Bank, ...]]:
-        """Return ``length`` bytes at a physical address, zeros where they are missing, and what is missing."""
+        """Return ``length`` bytes at a physical address, zeros where they are missing, and the missing banks."""
         starts, ends, deltas = self._index.lists
         out, missing = bytearray(length), []
         at, stop = address, address + length

@@ -1,1 +1,1 @@
-"""What runs on what: the selection, the plugins, and the symbols and events of one machine."""
+"""From a selection to a linked machine: the selection, the plugins, and the symbols and events of one machine."""

@@ -34,7 +34,7 @@ class Linked:
 
 @frozen
 class Events:
-    """The event hooks of one machine: a bound caller, or None where nobody listens.
+    """The event hooks of one machine: a bound caller, or None without listeners.
 
     A caller tests ``if (event := kernel.events.flush) is not None`` before it computes any argument.
     """
@@ -71,7 +71,7 @@ def assemble(
 ) -> tuple[Linked, Events, tuple[str, ...]]:
     """Link one machine and bind its events, without the plugins that fail at it for a stranger's architecture.
 
-    A plugin that is left out is recorded in ``registry.broken``. What symbols and listeners raise later is a
+    A plugin that is left out is recorded in ``registry.broken``. A later exception of symbols and listeners is a
     `PluginError` too, except a `VmcoreError`, which passes.
 
     Args:
@@ -171,7 +171,7 @@ def _check_symbol(symbol: str, arch: Architecture, found: Any, plugin: str, sour
 
 
 def _reporting(linked: Linked, used: Registry, arch: Architecture, sources: Sources) -> Linked:
-    """Make each symbol that is not weak report what it raises."""
+    """Make each symbol that is not weak report its exceptions."""
     symbols = {f.name: getattr(linked, f.name) for f in fields(Linked)}
     guarded = {
         name: _reported(symbol, name, _definers(used.manager, name, arch), sources)
@@ -192,7 +192,7 @@ def _definers(manager: pluggy.PluginManager, symbol: str, arch: Architecture) ->
 
 
 def _reported(call: Callable[..., Any], what: str, plugins: list[str], sources: Sources) -> Callable[..., Any]:
-    """Wrap a symbol or an event so that what it raises names the plugins it may come from."""
+    """Wrap a symbol or an event so that its exceptions name the plugins it may come from."""
 
     @wraps(call)
     def run(*arguments: Any, **named: Any) -> Any:

@@ -55,7 +55,7 @@ class Registry:
 
         Raises:
             PluginError: the plugin of that name is installed but broken.
-            UnknownArchitecture: nobody brings it.
+            UnknownArchitecture: no plugin brings it.
         """
         if name in self._architectures:
             return self._architectures[name]
@@ -186,7 +186,7 @@ def _digits(name: str) -> list[str]:
 
 
 def raised(error: BaseException) -> str:
-    """Say in one line what a stranger's code raised."""
+    """Return one line on the exception of a stranger's code."""
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 

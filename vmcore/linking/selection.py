@@ -1,4 +1,4 @@
-"""What to run and on what: the nearest of argument, environment and file, each key on its own.
+"""The machine to run: the nearest of argument, environment and file, each key on its own.
 
 The file is the nearest ``vmcore.toml``, or ``pyproject.toml`` with a ``[tool.vmcore]`` table, from the
 current directory upwards; in one directory ``vmcore.toml`` wins. Every layer is checked whole, also
@@ -30,7 +30,7 @@ PREFIX = "VMCORE_"
 
 @frozen(kw_only=True)
 class Selection:
-    """What was chosen, and where each choice comes from.
+    """The choices, and the place that each comes from.
 
     Attributes:
         arch: name of an architecture; empty only where `select` was told that none is needed.
@@ -40,7 +40,7 @@ class Selection:
         cpus: number of CPUs.
         nodes: number of memory nodes.
         block: entry-point names of plugins to leave out.
-        sources: key to "--arch", "VMCORE_ARCH", "vmcore.toml", ... for the keys somebody gave.
+        sources: key to "--arch", "VMCORE_ARCH", "vmcore.toml", ... for the keys that were given.
         warnings: lines about variables and files that may have been meant for vmcore.
     """
 
@@ -59,7 +59,7 @@ class Selection:
         return f"from {self.sources[key]}" if key in self.sources else "by default"
 
     def request(self, arch: Architecture) -> LayoutRequest:
-        """Return what *arch* is to lay out, its default RAM where none was chosen."""
+        """Return the request to the layout of *arch*, its default RAM where none was chosen."""
         ram = arch.default_ram if self.ram is None else self.ram
         return LayoutRequest(ram=ram, vmalloc=self.vmalloc, platform=self.platform)
 
@@ -146,7 +146,7 @@ _converter.register_structure_hook(
 
 @frozen
 class _Layer:
-    """Values somebody gave in one place. ``where`` names the place of one key in an error."""
+    """The values of one place. ``where`` names the place of one key in an error."""
 
     raw: Mapping[str, object]
     where: Callable[[str], str]
@@ -161,7 +161,7 @@ class _Layer:
         return {key: getattr(chosen, key) for key in self.raw}
 
     def _explain(self, error: ClassValidationError) -> ConfigurationError:
-        """Turn what cattrs collected into one error. Further ones become its notes."""
+        """Turn the errors that cattrs collected into one. Further ones become its notes."""
         attributes, others = error.group_exceptions()
         unknown = [e for e in others if isinstance(e, ForbiddenExtraKeysError)]
         lines = [f"{self.where(key)}: unknown, {choices(key, KEYS, 'valid')}"
@@ -178,7 +178,7 @@ class _Layer:
 
 
 def _read_text(key: str, text: object) -> object:
-    """Read what only text can carry (a command line, a variable): numbers and lists."""
+    """Read the values that only text can carry (a command line, a variable): numbers and lists."""
     if not isinstance(text, str):
         return text
     if key == "block":
@@ -285,11 +285,11 @@ def _table(path: Path, document: Mapping[str, Any]) -> Mapping[str, object] | No
 
 @frozen
 class _Files:
-    """The nearest file for vmcore with its keys, and what is wrong with those of other projects on the way.
+    """The nearest file for vmcore with its keys, and the faults of other projects' files on the way.
 
     Attributes:
         path: None: there is no such file.
-        keys: what it says.
+        keys: its keys for vmcore.
         passed: a line for each file that was passed over.
         unseen: those of them that could not be looked into.
     """
@@ -358,7 +358,7 @@ def select(*, need_arch: bool = True, named: str = "argument {}", **arguments: o
     """Choose architecture, memory, CPUs and plugins: argument, else environment, else file, else default.
 
     Args:
-        need_arch: whether it is an error that nobody chose an architecture.
+        need_arch: whether it is an error that no architecture was chosen.
         named: how messages call an argument; the command line has ``--{}``.
         **arguments: `Selection` by its attributes; None: not given. Text is read as a command line has it:
             "2" for a number, "a,b" for a list.

@@ -1,4 +1,4 @@
-"""The weak definitions: what a symbol is when no architecture defines it. The core's own plugin."""
+"""The weak definitions: the symbols that no architecture defines. The core's own plugin."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def protect(file: int, owner: object) -> None:
 
     Args:
         file: descriptor of the file.
-        owner: a mapping of it, or of what was unpacked from it.
+        owner: a mapping of it, or of the file that was unpacked from it.
     """
     _mapped[owner] = _identity(os.fstat(file))
 
@@ -88,11 +88,11 @@ class Output:
         """Write the file: it is there when the block ends, and as before if the block raises.
 
         Yields:
-            A binary file. It is seekable, and what is skipped is a hole; a pipe or a device is not seekable.
+            A binary file. It is seekable, and a skipped part is a hole; a pipe or a device is not seekable.
 
         Raises:
             OutputError: see `Output`; or the disk is full, or the like.
-            BrokenPipeError: nobody reads the pipe any more.
+            BrokenPipeError: the pipe has no reader any more.
         """
         old = self._check()
         try:
@@ -106,7 +106,7 @@ class Output:
             raise self._unwritable(error) from error
 
     def _check(self) -> os.stat_result | None:
-        """Return what is there, or None: nothing.
+        """Return the data that is there, or None: there is none.
 
         Raises:
             OutputError: it is not to be written to.
@@ -200,7 +200,7 @@ def _is_written_to(found: os.stat_result | None) -> bool:
 
 
 class _Stream(io.FileIO):
-    """A file that nobody can go back in: its bytes may have been read, or it may be open for appending."""
+    """A file that cannot be read again from its start: bytes may be read already, or it is open for appending."""
 
     def seekable(self) -> bool:
         return False

@@ -115,7 +115,7 @@ class Script:
 
 @define
 class Tally:
-    """What was compared in one bundle, and the first mismatch."""
+    """The comparisons of one bundle, and the first mismatch."""
 
     file: str
     scripts: int = 0
@@ -192,7 +192,7 @@ def _check_header(script: Script) -> None:
 
 
 def expand(events: list[list[Any]]) -> list[Event]:
-    """Take apart what bundles write as one event with a list: one tuple a call, in order."""
+    """Take apart an event with a list: one tuple a call, in order."""
     out: list[Event] = []
     for event in events:
         kind, ids = event[0], event[-1]
@@ -231,7 +231,7 @@ def _expected(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def _header_mismatch(run: ScriptRun, header: dict[str, Any]) -> str:
-    """Compare what a header says of the machine with the machine, and its argv with itself."""
+    """Compare the header's numbers with the machine, and its argv with itself."""
     argv = [word for word in header.get("argv", []) if word != "--alias"]
     options = dict(zip(argv[::2], argv[1::2], strict=False))
     if len(argv) % 2 or not options.keys() <= _OPTIONS or not all(map(_number, options.values())):

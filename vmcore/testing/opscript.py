@@ -274,7 +274,7 @@ def _overlay(arch: Architecture, header: Mapping[str, Any]) -> Architecture:
 
 @define
 class _Result:
-    """What later ops may refer to by ``$N``."""
+    """The values that later ops may refer to by ``$N``."""
 
     addr: int = 0
     area: VmStruct | None = None
@@ -338,7 +338,7 @@ class ScriptRun:
         """Run one op and return its line as bundles have it, events expanded.
 
         Raises:
-            GoldenError: the op is unknown or its arguments are not what it takes.
+            GoldenError: the op is unknown or its arguments do not fit it.
         """
         name, *words = text.split()
         result = _Result()
@@ -371,7 +371,7 @@ class ScriptRun:
         return line
 
     def _arguments(self, name: str, words: list[str], args: list[int]) -> list[Any]:
-        """Resolve the words of an op. Handles and names stay what they are."""
+        """Resolve the words of an op. Handles and names stay as they are."""
         out: list[Any] = []
         for n, word in enumerate(words):
             if word == "keep" or (name == "fail" and n == 0):

@@ -32,7 +32,7 @@ class Trace:
         page_size: Bytes of a page of the traced kernel.
         lines: Lines of the text.
         foreign: Number of lines of every other event, by its name.
-        unknown_frees: Lines of the frees of addresses that nobody holds.
+        unknown_frees: Lines of the frees of addresses without an area.
         lost: Events lost according to the ``CPU:n [LOST m EVENTS]`` lines.
         lost_lines: Those lines; one without a number adds nothing to ``lost``.
         entries: Sums of entries-in-buffer and entries-written of the headers, None without a header.
@@ -50,7 +50,7 @@ class Trace:
     entries: tuple[int, int] | None
 
     def notes(self) -> list[str]:
-        """Say, one line each, what the trace has lost and what was left out of it."""
+        """Describe, one line each, the losses of the trace and the lines left out of it."""
         return [f"{self.file}: {note}" for note in (*self._missing(), *self._left_out())]
 
     def _missing(self) -> Iterator[str]:
@@ -77,7 +77,7 @@ class Trace:
 def read_trace(source: Source, name: str | None = None, *, source_page: int | None = None) -> Trace:
     """Read and check a trace of alloc_vmap_area, free_vmap_area_noflush and purge_vmap_area_lazy.
 
-    A free of an address that nobody holds is no error: percpu chunks (pcpu_get_vm_areas) and areas older
+    A free of an address without an area is no error: percpu chunks (pcpu_get_vm_areas) and areas older
     than the trace are freed with an event, but allocated without one. On one CPU, times never run backwards;
     lines of several CPUs may interleave in any way.
 
@@ -178,7 +178,7 @@ def _match_frees(text: TraceText) -> list[int]:
     that an overlap costs a search in bytes, however many areas are live.
 
     Returns:
-        The lines of the frees whose address nobody holds.
+        The lines of the frees whose address has no area.
     """
     events = text.events
     ends = {addr + size for addr, size in zip(events.addr, events.size, strict=True) if size}

@@ -85,13 +85,13 @@ class Events:
         line: 1-based line in the decompressed text.
         kind: ALLOC, FREE or PURGE.
         addr: First address of the area; of a purge, start of the purged range.
-        size: Bytes with the guard page; of a free, those of the area it ends, 0 if nobody holds the
+        size: Bytes with the guard page; of a free, those of the area it ends, 0 if no area holds the
             address; 0 for a purge.
         align: Requested alignment in bytes; 0 for a free and a purge.
         window: Index into the trace's windows, that of the area for a free; else NO_WINDOW.
         failed: 1 for an allocation that the traced kernel refused, else 0.
         num_purged: Areas given back by a purge, else 0.
-        cpu: CPU it happened on, NO_CPU where the text has none. Not among what iteration gives.
+        cpu: CPU it happened on, NO_CPU where the text has none. Iteration does not give it.
     """
 
     line: list[int] = field(factory=list)
@@ -139,7 +139,7 @@ class _Windows(dict[tuple[bytes, bytes], int]):
 
 @define
 class TraceText:
-    """Collect what a trace says, line by line, unchecked but complete.
+    """Collect the events of a trace, line by line, unchecked but complete.
 
     Attributes:
         file: Name of the source in errors.

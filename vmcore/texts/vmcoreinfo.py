@@ -31,7 +31,7 @@ class VmcoreInfo:
 
     @classmethod
     def parse(cls, data: bytes, source: str) -> VmcoreInfo:
-        """Read the text up to its first NUL. What is no ``KEY=value`` is skipped."""
+        """Read the text up to its first NUL. A line that is no ``KEY=value`` is skipped."""
         text = data.split(b"\0", 1)[0].decode("latin-1")
         pairs = (line.partition("=") for line in text.splitlines()[:_LINES_MOST])
         return cls(source, {key.strip(): value.strip() for key, equals, value in pairs if equals})
@@ -78,7 +78,7 @@ class VmcoreInfo:
 def write_vmcoreinfo(arch: Architecture, layout: Layout) -> str:
     """Return the VMCOREINFO of a simulated kernel.
 
-    It has what ``find_root`` needs and, for drgn, OSRELEASE, PAGESIZE, KERNELOFFSET and ``_stext``.
+    It has the lines that ``find_root`` needs and, for drgn, OSRELEASE, PAGESIZE, KERNELOFFSET and ``_stext``.
     """
     lines = [f"OSRELEASE={arch.era}-vmcore", f"PAGESIZE={arch.page_size}", "KERNELOFFSET=0"]
     image = arch.image

@@ -1,7 +1,7 @@
 """ELF cores: QEMU's dump-guest-memory, kdump's /proc/vmcore, and whatever else has PT_LOAD with p_paddr.
 
-``p_filesz`` bytes of a segment are in the file. The rest of ``p_memsz`` is not in the dump: what left it out
-(makedumpfile, a user) did not say that it was zero.
+``p_filesz`` bytes of a segment are in the file. The rest of ``p_memsz`` is not in the dump: the one that left it
+out (makedumpfile, a user) did not say that it was zero.
 """
 
 from __future__ import annotations
