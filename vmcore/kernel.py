@@ -61,8 +61,7 @@ class Kernel(Vmalloc):
     ) -> None:
         """Boot.
 
-        An argument that is not given comes from the environment or a configuration file, see
-        `vmcore.linking.selection`.
+        An argument left out comes from the environment or a file, see `vmcore.linking.selection`.
 
         Args:
             arch: a name, or a record that need not be installed.
