@@ -33,8 +33,14 @@ ALL = [pytest.param(job, id=" ".join([*job[:1], *job[3:]])) for jobs in JOBS.val
 
 def start(*arguments, script="from vmcore.__main__ import run; run()", **options):
     command = [sys.executable, "-c", script, *arguments]
-    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE} | options
+    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "preexec_fn": heed_all} | options
     return subprocess.Popen(command, **options)
+
+
+def heed_all():
+    """Let a child heed the signals that the tests' own process ignores: SIGHUP under nohup, for example."""
+    for number in WORDS:
+        signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
 
 
 def wait_until_ready(process, seconds=60):
