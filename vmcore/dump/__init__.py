@@ -1,4 +1,4 @@
-"""RAM dumps of real machines: open one, find its root table, list what it maps, compare, and save one."""
+"""RAM dumps of real machines: open one, find its root table, list its mappings, compare, and save one."""
 
 from vmcore.dump.open import open_dump
 from vmcore.dump.store import Dump

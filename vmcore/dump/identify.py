@@ -1,4 +1,4 @@
-"""Whose kernel a dump is of: what its ELF header and its VMCOREINFO say against what records say."""
+"""Identify the kernel of a dump: compare its ELF header and its VMCOREINFO with the records."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Root(NamedTuple):
     """A root table of a dump.
 
     Attributes:
-        address: physical, bytes.
-        how: how it was found, for people.
-        doubts: why it may be none; empty: nothing speaks against it.
+        address: Physical address, bytes.
+        how: Text that says how the root was found.
+        doubts: Reasons why it may not be a root. Empty if there are none.
     """
 
     address: int
@@ -28,14 +28,14 @@ class Root(NamedTuple):
 
 
 def root_align(arch: Architecture) -> int:
-    """Return what a root table's address is a multiple of, bytes."""
+    """Return the alignment of a root table's address, bytes."""
     if arch.image is not None:
         return arch.image.root_align
     return 1 << min(arch.page_shift, arch.hardware_levels[0].table_bytes.bit_length() - 1)
 
 
 def is_there(dump: Dump, arch: Architecture, address: int) -> bool:
-    """Tell whether any word of a root table is in the dump: a sparse one may lack pages of it."""
+    """Tell whether any word of a root table is in the dump. A sparse dump may lack pages of the table."""
     level = arch.hardware_levels[0]
     step = min(level.table_bytes, 1 << 12)
     places = range(address, address + level.table_bytes, step)
@@ -43,13 +43,13 @@ def is_there(dump: Dump, arch: Architecture, address: int) -> bool:
 
 
 def fitting(dump: Dump, info: VmcoreInfo | None, records: Iterable[Architecture]) -> list[Architecture]:
-    """Return the records whose kernels would say what is in a dump, by name."""
+    """Return the records that agree with a dump and its VMCOREINFO, sorted by name."""
     fits = (a for a in records if a.image is not None and not misfits(dump, a, info))
     return sorted(fits, key=lambda a: a.name)
 
 
 def advise(records: Iterable[Architecture]) -> str:
-    """Return which records fit, for people. Where they read entries in different ways, that the CPU decides."""
+    """Return text that names the records that fit. If their entries differ, it says that the CPU decides."""
     fits = list(records)
     names = ", ".join(a.name for a in fits)
     if any(a.hardware_levels != fits[0].hardware_levels for a in fits):
@@ -58,7 +58,7 @@ def advise(records: Iterable[Architecture]) -> str:
 
 
 def misfits_machine(dump: Dump, arch: Architecture) -> list[str]:
-    """Return why a dump's header is not of an architecture's machine. Empty: it may be."""
+    """Return the reasons why a dump's header contradicts an architecture's machine. Empty: it may fit."""
     image = arch.image
     if image is None or dump.machine in (0, image.machine):
         return []
@@ -66,9 +66,9 @@ def misfits_machine(dump: Dump, arch: Architecture) -> list[str]:
 
 
 def misfits(dump: Dump, arch: Architecture, info: VmcoreInfo | None) -> list[str]:
-    """Return why a dump, or its kernel's VMCOREINFO, is not of an architecture's kernel. Empty: it may be.
+    """Return the reasons why a dump or its VMCOREINFO contradicts an architecture's kernel. Empty: it may fit.
 
-    What a text lacks counts only where it is whole enough to have the root's symbol.
+    A missing line counts only if the text has the root's symbol, because a text without it may be cut.
     """
     reasons = misfits_machine(dump, arch)
     if info is None or arch.image is None:
@@ -89,14 +89,14 @@ def misfits(dump: Dump, arch: Architecture, info: VmcoreInfo | None) -> list[str
 def refuse(
     dump: Dump, arch: Architecture, reasons: list[str], records: Iterable[Architecture], info: VmcoreInfo | None
 ) -> RootError:
-    """Return the error for a dump, or the VMCOREINFO in it, that is of another kind of machine."""
+    """Return the error for a dump, or a VMCOREINFO, of another kind of machine."""
     advice = advise(fitting(dump, info, records))
     source = info.source if info is not None else dump.name
     return RootError(f"{source}: not a kernel of {arch.name!r}: {'; '.join(reasons)}; {advice}")
 
 
 def root_symbol(info: VmcoreInfo, image: KernelImage) -> tuple[str, int] | None:
-    """Return the root's symbol and its virtual address, or None: the text does not have it."""
+    """Return the root's symbol and its virtual address, or None if the text lacks it."""
     for name in image.roots:
         value = info.symbol(name)
         if value is not None:

@@ -1,6 +1,7 @@
-"""Files of RAM, mapped and never read whole. Compressed ones are unpacked into a nameless sparse file first.
+"""Map RAM files into memory. Compressed files are unpacked into an unnamed sparse file first.
 
-The compression is known by its magic. What cannot be unpacked to its end is a partial dump that says so.
+A file is never read whole. Its first bytes name the compression. A file that cannot be unpacked to its end gives a
+partial dump, and the problem is reported.
 """
 
 from __future__ import annotations
@@ -17,22 +18,22 @@ from vmcore.system.output import protect
 from vmcore.units import format_size
 from vmcore.wording import counted
 
-LIMIT = 1 << 37  #: bytes a compressed dump may unpack to; zeros cost no disk, but time
+LIMIT = 1 << 37  #: bytes a compressed dump may unpack to. Zeros take no disk space, but they take time
 _ZEROS = bytes(1 << 20)  # more than a piece
 
 
 def map_file(path: str, limit: int = LIMIT) -> tuple[mmap.mmap, tuple[str, ...]]:
-    """Map a file, unpacked if need be.
+    """Map a file. Unpack it first if it is compressed.
 
     Args:
-        path: of a file that is not empty.
-        limit: bytes it may unpack to.
+        path: Path of a file that is not empty.
+        limit: Bytes that it may unpack to.
 
     Returns:
-        The mapping, and what was wrong with the compression.
+        The mapping, and the problems of the compressed data.
 
     Raises:
-        DumpError: it cannot be read, is empty, or no byte of it can be unpacked.
+        DumpError: The file cannot be read, is empty, or no byte of it can be unpacked.
     """
     try:
         with open(path, "rb") as file:
@@ -65,13 +66,13 @@ def _mapped(path: str, file: IO[bytes]) -> mmap.mmap:
 
 
 def _scattered(file: mmap.mmap) -> mmap.mmap:
-    """Have the host read only what is asked for: tables are pages here and there."""
+    """Turn off the host's read-ahead, because page tables are scattered over the file."""
     file.madvise(mmap.MADV_RANDOM)
     return file
 
 
 def _unpacked(path: str, parts: Iterator[bytes], limit: int) -> tuple[mmap.mmap, tuple[str, ...]]:
-    """Unpack into a file without a name. Stretches of zeros become holes."""
+    """Unpack into an unnamed file. Runs of zeros become holes."""
     problem: tuple[str, ...] = ()
     with tempfile.TemporaryFile() as out:
         size = 0
