@@ -28,11 +28,8 @@ TO_REWRITE = {
     "vmcore",
     "vmcore/architecture",
     "vmcore/cli",
-    "vmcore/dump",
-    "vmcore/dump/formats",
     "vmcore/linking",
     "vmcore/system",
-    "vmcore/testing",
     "vmcore/texts",
 }
 
