@@ -1,4 +1,4 @@
-"""``vmcore demo``: short scenes that show what breaks without a flush, a sync or a handler."""
+"""``vmcore demo``: short scenes that show the harm of a missing flush, sync or handler."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from vmcore.memory.physical import PhysicalMemory
 from vmcore.paging.rights import CACHED, CLEAN, EXECUTE, NAMES, READ, WRITE, WRITE_BACK
 from vmcore.wording import counted
 
-# what the cache's fast path needs of a page, and for a store also that it is not CLEAN
+# the flags that the cache's fast path needs of a page. A store also needs a page that is not CLEAN
 _CACHED_READ = CACHED | READ
 _CACHED_WRITE = CACHED | WRITE_BACK | WRITE | CLEAN
 
@@ -56,7 +56,7 @@ class Cpu(TranslatingCpu):
         runs = "init_mm" if self.mm is None else f"process {self.mm.number}"
         return f"<cpu {self.number} on {runs}, {counted(len(self.tlb), 'translation')}>"
 
-    # ---- what programs do
+    # ---- loads and stores of programs
 
     def load(self, address: int, size: int) -> bytes:
         """Load bytes.

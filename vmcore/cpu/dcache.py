@@ -118,7 +118,7 @@ class DataCache(CacheLines):
             self._tell_read(virtual, physical, slots, out, here, skip, size)
         if missing.any():
             self.ask_others(virtual, physical, missing)
-            self.fetch(virtual, physical, missing)  # what it drives out may be a line of the same bytes
+            self.fetch(virtual, physical, missing)  # an evicted line may have the same bytes
             out[missing] = self._lines[self.rows(physical[missing])]
             self._tell_read(virtual, physical, slots, out, missing, skip, size)
         return out.reshape(-1)[skip : skip + size]

@@ -40,9 +40,9 @@ _IOREMAP, _ALLOC, _USERMAP, _VPAGES = (int(f) for f in (VM.IOREMAP, VM.ALLOC, VM
 _HIGHMEM, _ZERO = int(GFP.HIGHMEM), int(GFP.ZERO)
 _RESERVED, _INSERTPAGE = int(VmaFlags.RESERVED), int(VmaFlags.INSERTPAGE)
 _UINT: Final = 0xFFFF_FFFF  # ``unsigned int`` is 32 bits on every architecture
-_NULL = (OutOfVmallocSpace, OutOfMemory, InvalidSize)  # what C answers with NULL
+_NULL = (OutOfVmallocSpace, OutOfMemory, InvalidSize)  # errors for which C returns NULL
 _FEW = 8  # pages up to which a list is faster than an array
-_MOST_FRAMES = (1 << 63) - 1  # what an int64 holds
+_MOST_FRAMES = (1 << 63) - 1  # the largest int64
 _ANSWER_MOST = 1 << 30  # bytes that vread() returns; a caller in C has a buffer for them
 _OUT_OF_SPACE = "<4>allocation failed: out of vmalloc space - use vmalloc=<size> to increase size.\n"
 
@@ -608,8 +608,8 @@ class Vmalloc(Machine):
     def vread(self, addr: int, count: int) -> bytes:
         """Read kernel virtual memory. Holes between areas and guard pages read as zeros.
 
-        Reading ends behind the last area, so the answer may be shorter than ``count``. What an area is for
-        is not asked: a page that is not mapped is an oops.
+        Reading ends behind the last area, so the answer may be shorter than ``count``. Areas of every kind are
+        read, so a page that is not mapped is an oops.
 
         Args:
             addr: virtual, bytes.
