@@ -136,7 +136,7 @@ def _drop_output() -> None:
 
 def _report(error: VmcoreError) -> None:
     if isinstance(error, OutputError) and error.problem == OutputError.STDERR:
-        return  # the message would change the input: the exit status has to do
+        return  # the message would change the input, so only the exit status reports the error
     echo(f"vmcore: error: {error}", err=True)
     notes: Sequence[str] = getattr(error, "__notes__", ())
     for note in notes:

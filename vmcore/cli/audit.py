@@ -14,7 +14,7 @@ from vmcore.dump.rooted import RootedDump
 from vmcore.texts.vmallocinfo import read_vmallocinfo
 from vmcore.views import audit as view
 
-#: Said where there is no memory for it.
+#: Advice that is printed if there is too little memory.
 ADVICE = "ask for less: --range limits where mappings without an area are looked for"
 
 

@@ -22,7 +22,7 @@ from vmcore.wording import printable
 
 __all__ = ["Console", "write_json"]
 
-_TOKENS = 1 << 12  #: of JSON written at a time
+_TOKENS = 1 << 12  #: tokens of JSON written at a time
 
 
 class Console(console.Console):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-#: Said where there is no memory for it.
+#: Advice that is printed if there is too little memory.
 ADVICE = "ask for less: --range, a smaller --limit, or --npz, which takes least"
 
 

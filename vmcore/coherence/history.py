@@ -49,7 +49,7 @@ class History:
     """The last `REMEMBERED` events.
 
     Attributes:
-        count: how many there were; also the number of the last.
+        count: number of all events, which is also the number of the last.
     """
 
     def __init__(self, page_shift: int) -> None:

@@ -27,13 +27,13 @@ class Report:
     Attributes:
         kind: one of this module's constants.
         cpu: number of the CPU that holds the stale copy, or faulted.
-        address: virtual, bytes; of the access, or of the copy.
+        address: virtual address of the access, or of the copy, bytes.
         start: of the range that should have been flushed or synced, bytes.
         end: one past it.
         missing: the symbol; "" if no kernel of the era would have called one.
         text: the finding, in words.
         history: the events of the page, oldest first.
-        reached: the only CPU that the flush reached, if it ran; None: it did not run, or did nothing.
+        reached: the only CPU that the flush reached. None if it did not run, or did nothing.
     """
 
     kind: str

@@ -17,7 +17,7 @@ from vmcore.memory.physical import PhysicalMemory
 from vmcore.paging.rights import CACHED, CLEAN, EXECUTE, NAMES, READ, WRITE, WRITE_BACK
 from vmcore.wording import counted
 
-# what the cache's fast path needs of a page, and for a store also that it is not CLEAN
+# the flags that the cache's fast path needs of a page. A store also needs a page that is not CLEAN
 _CACHED_READ = CACHED | READ
 _CACHED_WRITE = CACHED | WRITE_BACK | WRITE | CLEAN
 
@@ -26,7 +26,7 @@ def as_bytes(data: object, function: str) -> memoryview:
     """Return a buffer as its bytes, for ``function`` to store.
 
     Raises:
-        ArgumentError: it is no buffer, not in one piece, or of items that are no plain numbers.
+        ArgumentError: It is no buffer, is not in one piece, or has items that are no plain numbers.
     """
     try:
         view = memoryview(data)  # type: ignore[arg-type]
@@ -56,14 +56,14 @@ class Cpu(TranslatingCpu):
         runs = "init_mm" if self.mm is None else f"process {self.mm.number}"
         return f"<cpu {self.number} on {runs}, {counted(len(self.tlb), 'translation')}>"
 
-    # ---- what programs do
+    # ---- loads and stores of programs
 
     def load(self, address: int, size: int) -> bytes:
         """Load bytes.
 
         Args:
             address: virtual, bytes.
-            size: bytes, at least 1; they may cross pages.
+            size: Bytes, at least 1. They may cross pages.
 
         Raises:
             PageFault: a page is not mapped, or may not be read.
@@ -89,11 +89,11 @@ class Cpu(TranslatingCpu):
         return self._load(address, size, READ)
 
     def store(self, address: int, data: bytes | np.ndarray) -> None:
-        """Store bytes. Those in front of a page that faults are stored.
+        """Store bytes. If a page faults, the bytes in front of it stay stored.
 
         Args:
             address: virtual, bytes.
-            data: at least one byte, or an array of uint8; they may cross pages.
+            data: At least one byte, or an array of uint8. It may cross pages.
 
         Raises:
             PageFault: a page is not mapped, or may not be written.
@@ -123,11 +123,11 @@ class Cpu(TranslatingCpu):
         self._store(address, np.frombuffer(what, np.uint8))
 
     def fetch(self, address: int, size: int = 1) -> bytes:
-        """Fetch instructions: as `load`, but the page must be executable. Data caches are not asked."""
+        """Fetch instructions. It is like `load`, but the page must be executable and data caches are not used."""
         return self._load(address, size, EXECUTE)
 
     def physical(self, address: int, access: int = READ) -> int:
-        """Return where an access goes, bytes. It is one, and faults and fills the TLB as such."""
+        """Return the physical address of an access, bytes. Like an access, it may fault and fills the TLB."""
         address, _ = self._check(address, 1)
         if access not in NAMES:
             raise ArgumentError(
@@ -152,7 +152,7 @@ class Cpu(TranslatingCpu):
         """Return an address and a size as plain numbers.
 
         Raises:
-            ArgumentError: they are none, or the range is empty or leaves the address space.
+            ArgumentError: They are no numbers, or the range is empty or leaves the address space.
         """
         try:
             address, size = index(address), index(size)
@@ -218,7 +218,7 @@ class Cpu(TranslatingCpu):
             raise pages.take_fault()
 
     def _alike(self, pages: Pages, address: int, size: int) -> Iterator[tuple[Pages, int, int]]:
-        """Cut an access where pages begin to be cached in another way. Yield pages, address and size."""
+        """Split an access where the caching of its pages changes. Yield pages, address and size."""
         kind = pages.flags & np.uint8(CACHED | WRITE_BACK)
         edges = [0, *(np.flatnonzero(np.diff(kind)) + 1).tolist(), len(kind)]
         first, end = address >> self._shift, address + size
@@ -263,6 +263,6 @@ class Cpu(TranslatingCpu):
 
 
 def _repeat(pages: Pages) -> bool:
-    """Tell whether some frame comes twice among pages."""
+    """Tell whether two of the pages have the same frame."""
     frames = pages.physical
     return len(frames) > 1 and len(np.unique(frames)) < len(frames)

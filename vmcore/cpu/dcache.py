@@ -1,6 +1,6 @@
 """A CPU's data cache whose lines are found by virtual address: two mappings of one frame can disagree in it.
 
-An access looks up all its lines before it fetches any. Accesses that are not cached at all go past the cache.
+An access looks up all its lines before it fetches any. Uncached accesses bypass the cache.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class DataCache(CacheLines):
             address: virtual, bytes.
             size: bytes, at least 1.
             physical: addresses of the lines touched, bytes, int64.
-            repeats: some line may come twice, so that they must be taken one by one.
+            repeats: Whether a line may come twice. Then the lines are handled one by one.
 
         Returns:
             Shape ``(size,)``, uint8.
@@ -39,12 +39,12 @@ class DataCache(CacheLines):
     def store(
         self, address: int, data: np.ndarray, physical: np.ndarray, write_back: bool, repeats: bool = False
     ) -> None:
-        """Write bytes (uint8, at least 1). ``write_back``: lines that are here need not go to memory."""
+        """Write bytes (uint8, at least 1). With ``write_back``, cached lines need not go to memory."""
         for virtual, lines, skip, start, stop in self._batches(address, len(data), physical, repeats):
             self._write(virtual, lines, skip, data[start:stop], write_back)
 
     def loaded_past(self, address: int, data: np.ndarray, physical: np.ndarray) -> None:
-        """Tell the watcher of bytes (uint8) that were read from memory itself. See `load`."""
+        """Report bytes (uint8) that were read from memory itself to the watcher. See `load`."""
         if self.watcher is not None:
             for virtual, lines, skip, start, stop in self._batches(address, len(data), physical):
                 whole, asked = np.zeros((len(lines), self.line), np.uint8), self._asked(lines, skip, stop - start)
@@ -52,7 +52,7 @@ class DataCache(CacheLines):
                 self.watcher.lines_read(self, virtual, lines, np.full(len(lines), -1), whole, asked)
 
     def stored_past(self, address: int, data: np.ndarray, physical: np.ndarray, repeats: bool = False) -> None:
-        """Tell the watcher of bytes that were written to memory itself. See `store`."""
+        """Report bytes that were written to memory itself to the watcher. See `store`."""
         if self.watcher is not None:
             for _, lines, skip, start, stop in self._batches(address, len(data), physical, repeats):
                 self.watcher.lines_stored(self, lines, np.full(len(lines), -1), skip, data[start:stop])
@@ -76,7 +76,7 @@ class DataCache(CacheLines):
             start, skip = stop, 0
 
     def peek(self, address: int, size: int, physical: int) -> bytes | None:
-        """Return cached bytes without filling a line, or None if the line is absent or the range crosses it."""
+        """Return cached bytes without filling a line, or None if the line is absent or the range leaves it."""
         at = self.here(address, size, physical)
         return None if at < 0 else self._bytes[at : at + size].tobytes()
 
@@ -118,7 +118,7 @@ class DataCache(CacheLines):
             self._tell_read(virtual, physical, slots, out, here, skip, size)
         if missing.any():
             self.ask_others(virtual, physical, missing)
-            self.fetch(virtual, physical, missing)  # what it drives out may be a line of the same bytes
+            self.fetch(virtual, physical, missing)  # an evicted line may have the same bytes
             out[missing] = self._lines[self.rows(physical[missing])]
             self._tell_read(virtual, physical, slots, out, missing, skip, size)
         return out.reshape(-1)[skip : skip + size]
@@ -133,7 +133,7 @@ class DataCache(CacheLines):
         skip: int,
         size: int,
     ) -> None:
-        """Tell the watcher of some lines of an access."""
+        """Report some lines of an access to the watcher."""
         if self.watcher is not None:
             asked = self._asked(slots, skip, size)
             if not some.all():

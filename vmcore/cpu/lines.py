@@ -16,7 +16,7 @@ from vmcore.memory.physical import PhysicalMemory
 
 
 class CacheWatcher(Protocol):
-    """The coherence checker, which is told of each line that is read, stored, filled or written back."""
+    """The coherence checker. It is called for each line that is read, stored, filled or written back."""
 
     def lines_read(
         self,
@@ -49,15 +49,15 @@ class CacheLines:
     """The lines of one CPU's data cache: where they are, and how they come and go.
 
     Attributes:
-        cpu: whose.
-        line: bytes of a line.
-        keys: the key of the line in each slot, -1: none; shape ``(sets, ways)``, int64.
-        virtual: virtual line number each slot was filled by, same shape.
-        physical: physical line number each slot was filled from, same shape.
-        dirty: slots that memory does not have yet, bool, same shape.
-        data: bytes of each slot, shape ``(sets * ways, line)``, uint8.
-        others: the caches of the other CPUs, kept coherent line by line where keys and sets agree.
-        watcher: is told of everything, or None.
+        cpu: CPU of the cache.
+        line: Bytes of a line.
+        keys: Key of the line in each slot, shape ``(sets, ways)``, int64. -1 if the slot is empty.
+        virtual: Virtual line number that each slot was filled by, same shape.
+        physical: Physical line number that each slot was filled from, same shape.
+        dirty: Whether memory lacks the bytes of each slot, bool, same shape.
+        data: Bytes of each slot, shape ``(sets * ways, line)``, uint8.
+        others: Caches of the other CPUs, kept coherent line by line where keys and sets agree.
+        watcher: Watcher of all accesses, or None.
     """
 
     def __init__(
@@ -66,11 +66,11 @@ class CacheLines:
         """Create an empty cache.
 
         Args:
-            kind: geometry and behaviour.
-            cpu: whose.
-            memory: below it.
-            translate: from virtual to physical line numbers, -1 where nothing is mapped; for lines that are
-                written back by their virtual address.
+            kind: Geometry and behaviour.
+            cpu: CPU of the cache.
+            memory: Memory below the cache.
+            translate: Translates virtual to physical line numbers, -1 where nothing is mapped. It serves lines
+                that are written back by their virtual address.
         """
         self.kind, self.cpu, self.line, self._memory, self._translate = kind, cpu, kind.line, memory, translate
         self._ways, self._by_virtual = kind.ways, kind.kind == "vivt"
@@ -95,7 +95,7 @@ class CacheLines:
     # ---- finding a line
 
     def here(self, address: int, size: int, physical: int) -> int:
-        """Return where in the cache's bytes an access within one line is, -1: nowhere."""
+        """Return the offset in the cache's bytes of an access within one line, or -1 if the line is absent."""
         inside, line = address & self.line - 1, address >> self._shift
         if inside + size <= self.line:
             first = (line & self.sets - 1) * self._ways
@@ -106,7 +106,7 @@ class CacheLines:
         return -1
 
     def look_up(self, virtual: np.ndarray, physical: np.ndarray) -> np.ndarray:
-        """Return the slot of each line, -1 where it is not here."""
+        """Return the slot of each line, or -1 where the line is absent."""
         sets = virtual & self.sets - 1
         hit = self.keys[sets] == (virtual if self._by_virtual else physical)[:, None]
         return np.where(hit.any(1), sets * self._ways + hit.argmax(1), -1)
@@ -133,7 +133,7 @@ class CacheLines:
         return (slot << self._shift) + (address & self.line - 1)
 
     def fetch(self, virtual: np.ndarray, physical: np.ndarray, missing: np.ndarray) -> None:
-        """Fill slots with missing lines. Of more than fit the last ones stay."""
+        """Fill slots with missing lines. If more come than fit, the last ones stay."""
         missing = missing.copy()
         missing[: -self.sets * self._ways] = False
         v, p = virtual[missing], physical[missing]
@@ -154,7 +154,7 @@ class CacheLines:
             self.watcher.lines_fetched(self, slots)
 
     def write_back(self, slots: np.ndarray) -> None:
-        """Write the dirty ones among slots to memory. Those that are mapped nowhere are lost."""
+        """Write the dirty slots among these to memory. Lines that are mapped nowhere are lost."""
         dirty = self.dirty.reshape(-1)
         slots = slots[dirty[slots]]
         if not len(slots):

@@ -1,7 +1,7 @@
 """A CPU's translation lookaside buffer: it keeps translations until a flush drops them.
 
-A page belongs in one slot, as the record's `vmcore.architecture.Tlb` says, and drives out who is there. A page
-that is part of a larger one has a slot of its own, and goes when any of the larger one is dropped.
+The record's `vmcore.architecture.Tlb` assigns each page to one slot. A new entry evicts the old one in its slot. A
+page that is part of a larger page has a slot of its own. It is dropped when any part of the larger page is.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ class TranslationBuffer:
     """The TLB of one CPU.
 
     Attributes:
-        slots: how many.
-        page: page number kept in each slot, negative: none; int64.
-        physical: address of the page's first byte, -1: it is kept that the page is absent; int64.
-        flags: of `vmcore.paging.rights`; uint8.
-        shift: log2 of the bytes the entry maps; uint8.
-        space: number of the address space, 0: init_mm's; int32.
-        where: offset of the page in the memory's buffer, -1: no RAM is there; int64.
-        reads, writes: the page where a load or a store needs no more than ``where``, else negative; int64.
+        slots: Number of slots.
+        page: Page number in each slot, int64. Negative if the slot is empty.
+        physical: Physical address of the page's first byte, int64. -1 if the entry says that the page is absent.
+        flags: Flags of `vmcore.paging.rights`, uint8.
+        shift: log2 of the bytes that the entry maps, uint8.
+        space: Number of the address space, int32. 0 is init_mm's.
+        where: Offset of the page in the memory's buffer, int64. -1 if there is no RAM.
+        reads, writes: The page if a load or a store needs only ``where``, else negative, int64.
     """
 
     def __init__(self, kind: Tlb, page_shift: int) -> None:
-        """Be empty."""
+        """Create an empty TLB."""
         self.slots, self._mask, self._page_shift, self._tagged = (
             kind.entries,
             kind.entries - 1,
             page_shift,
             kind.tagged,
         )
-        #: by slot, the number of a page that does not belong there: none is kept
+        #: by slot, the number of a page that belongs in another slot, which marks the slot as empty
         self._none = -1 - np.arange(kind.entries)
         self.page, self.reads, self.writes = np.tile(self._none, (3, 1))
         self.physical, self.where = np.full((2, kind.entries), -1, np.int64)
@@ -76,7 +76,7 @@ class TranslationBuffer:
         return sorted(Translation(*row) for row in zip(*(c[kept].tolist() for c in columns), strict=True))
 
     def slot(self, page: int, space: int) -> int:
-        """Return the slot that holds a page for an address space, -1: none does."""
+        """Return the slot that holds a page for an address space, or -1 if none does."""
         n = page & self._mask
         if self.pages[n] != page:
             return -1
@@ -101,7 +101,7 @@ class TranslationBuffer:
         return ready & (flags & CLEAN == 0) if access == WRITE else ready
 
     def fill(self, entry: Translation, where: int) -> int:
-        """Keep a translation. ``where``: offset of its page in the buffer. Return the slot."""
+        """Keep a translation, whose page is at offset ``where`` of the buffer. Return the slot."""
         page, flags = entry.page, entry.flags
         n = page & self._mask
         self.page[n], self.physical[n], self.flags[n], self.shift[n], self.space[n] = entry
@@ -135,7 +135,7 @@ class TranslationBuffer:
         self._large |= bool((shift[last] != self._page_shift).any())
 
     def drop_all(self) -> int:
-        """Drop everything. Return how many entries that were."""
+        """Drop all entries and return their number."""
         if not self.filled:
             return 0
         dropped = len(self)
@@ -145,7 +145,7 @@ class TranslationBuffer:
         return dropped
 
     def drop_pages(self, first: int, count: int) -> int:
-        """Drop the entries for consecutive pages of any address space. Return how many."""
+        """Drop the entries for consecutive pages, of any address space, and return their number."""
         if not self.filled:
             return 0
         if count <= _FEW and not self._large:
@@ -157,7 +157,7 @@ class TranslationBuffer:
         return self._drop(np.flatnonzero(inside))
 
     def switch(self, space: int) -> int:
-        """Be used for another address space and return how many entries it cost."""
+        """Switch to another address space and return the number of entries that this drops."""
         if not self.filled:
             return 0
         private = (self.page >= 0) & (self.flags & SHARED == 0)
@@ -171,7 +171,7 @@ class TranslationBuffer:
         return 0
 
     def drop_space(self, space: int) -> int:
-        """Drop an address space's own entries, as when it ends. Return how many."""
+        """Drop an address space's own entries, for example when it ends, and return their number."""
         if not self.filled:
             return 0
         return self._drop(np.flatnonzero((self.page >= 0) & (self.flags & SHARED == 0) & (self.space == space)))
@@ -182,12 +182,12 @@ class TranslationBuffer:
         return len(slots)
 
     def stop_stores(self) -> None:
-        """Let no store pass any more without a look at the machine."""
+        """Stop the fast path of stores, so that each store checks the machine."""
         self.direct = False
         self.writes[:] = self._none
 
     def stop(self) -> None:
-        """Answer nothing any more, whatever an interrupt left half filled."""
+        """Stop answering, because an interrupt may have left entries half filled."""
         self.stop_stores()
         self.filled = True
         self.drop_all()

@@ -66,12 +66,12 @@ class TranslatingCpu:
     """The translating part of a CPU.
 
     Attributes:
-        number: 0, 1, 2 and so on.
-        mm: the process it runs; None: it is on init_mm.
-        tlb: its TLB.
-        cache: its data cache; None if two mappings cannot disagree in it.
-        mmu: its walker; ``root`` is that of the address space it runs.
-        faults: counts of its faults.
+        number: Its number: 0, 1, 2 and so on.
+        mm: The process that it runs, or None if it runs on init_mm.
+        tlb: Its TLB.
+        cache: Its data cache, or None if two mappings cannot disagree in it.
+        mmu: Its walker, whose ``root`` is that of the address space that it runs.
+        faults: Counts of its faults.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class TranslatingCpu:
         return self._walk(page, address, access, True)
 
     def _absent(self, page: int, address: int, access: int) -> int:
-        """Fault by an entry that says the page is absent. If that is repaired the entry goes."""
+        """Fault on an entry that says that the page is absent. A repaired fault drops the entry."""
         walk = Walk((), End.NOT_PRESENT, None)
         if not self._repaired(address, access, 0):
             raise self._fault(address, access, walk, 0)
@@ -232,7 +232,7 @@ class TranslatingCpu:
         return part, self.mmu.walk(int(pages[count]) << self._shift)
 
     def physical_lines(self, lines: np.ndarray) -> np.ndarray:
-        """Translate virtual line numbers for write-back: by the TLB, else by the tables, or -1: not mapped."""
+        """Translate virtual line numbers for write-back: by the TLB, else by the tables. Give -1 if not mapped."""
         assert self.cache is not None
         line = self.cache.line
         addresses = lines * line
@@ -247,7 +247,7 @@ class TranslatingCpu:
     # ---- faults
 
     def _repaired(self, address: int, access: int, code: int) -> bool:
-        """Take a fault: ask ``vmalloc_fault``. True: try again."""
+        """Offer a fault to ``vmalloc_fault``. Return whether the access should be tried again."""
         self.faults.taken += 1
         repaired = self._board.fault(self, address, NAMES[access], code)
         self.faults.repaired += repaired

@@ -1,4 +1,4 @@
-"""The root table of a dump by the registers that a hypervisor saved of each CPU."""
+"""Find the root table of a dump by the registers of each CPU that a hypervisor saved."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class _Candidate(NamedTuple):
 
 
 def root_by_cpus(dump: Dump, arch: Architecture, cpu: CpuNote, records: Iterable[Architecture]) -> Root | None:
-    """Return the root in the CPU notes that has most of the kernel, or None: there is no such note.
+    """Return the root in the CPU notes that has the most kernel entries, or None if there is no such note.
 
-    Where several have as much of it, one without a process's entries comes first, then the lower CPU. The table
-    that user space runs with (page table isolation) has next to nothing of the kernel.
+    Among roots with equally many, one without a process's entries comes first, then that of the lowest CPU. Under
+    page table isolation, the table for user space has almost no kernel entries.
 
     Raises:
-        RootError: the registers are of another kind of tables, or no root is in the dump.
+        RootError: The registers are of another kind of tables, or no root is in the dump.
     """
     notes = [n.desc for n in dump.notes if n.name == cpu.name and len(n.desc) >= cpu.size]
     if not notes:

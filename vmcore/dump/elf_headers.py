@@ -15,13 +15,13 @@ CLASS32, CLASS64 = 1, 2
 LITTLE, BIG = 1, 2
 ET_CORE = 4
 PT_LOAD, PT_NOTE = 1, 4
-PN_XNUM = 0xFFFF  #: e_phnum says this where sh_info of the first section header has the number
+PN_XNUM = 0xFFFF  #: value of e_phnum if sh_info of the first section header has the number
 
-#: After e_ident: type, machine, version, entry, phoff, shoff, flags, ehsize, phentsize, phnum, shentsize, shnum,
-#: shstrndx; by class.
+#: Header after e_ident, by class: type, machine, version, entry, phoff, shoff, flags, ehsize, phentsize, phnum,
+#: shentsize, shnum, shstrndx.
 EHDR = {CLASS32: struct.Struct("<HHIIIIIHHHHHH"), CLASS64: struct.Struct("<HHIQQQIHHHHHH")}
 IDENT_BYTES = 16
-#: Where sh_info is in a section header, by class.
+#: Offset of sh_info in a section header, by class, bytes.
 SH_INFO_AT = {CLASS32: 28, CLASS64: 44}
 
 PHDR = {
@@ -37,7 +37,7 @@ NHDR = struct.Struct("<III")  #: bytes of the name, bytes of the description, ty
 
 
 class Note(NamedTuple):
-    """One ELF note: its owner's name, its type (a number that means something to the owner) and its bytes."""
+    """One ELF note: the name of its owner, its type (a number that the owner defines) and its bytes."""
 
     name: str
     kind: int
@@ -45,7 +45,7 @@ class Note(NamedTuple):
 
 
 def encode_note(note: Note) -> bytes:
-    """Return a note as it stands in a PT_NOTE segment and name and description are padded to 4 bytes."""
+    """Return a note as it stands in a PT_NOTE segment: name and description are padded to 4 bytes."""
     name = note.name.encode() + b"\0"
     return NHDR.pack(len(name), len(note.desc), note.kind) + _padded(name) + _padded(note.desc)
 

@@ -17,9 +17,9 @@ class Root(NamedTuple):
     """A root table of a dump.
 
     Attributes:
-        address: physical, bytes.
-        how: how it was found, for people.
-        doubts: why it may be none; empty: nothing speaks against it.
+        address: Physical address, bytes.
+        how: Text that says how the root was found.
+        doubts: Reasons why it may not be a root. Empty if there are none.
     """
 
     address: int
@@ -35,7 +35,7 @@ def root_align(arch: Architecture) -> int:
 
 
 def is_there(dump: Dump, arch: Architecture, address: int) -> bool:
-    """Tell whether any word of a root table is in the dump: a sparse one may lack pages of it."""
+    """Tell whether any word of a root table is in the dump. A sparse dump may lack pages of the table."""
     level = arch.hardware_levels[0]
     step = min(level.table_bytes, 1 << 12)
     places = range(address, address + level.table_bytes, step)
@@ -49,7 +49,7 @@ def fitting(dump: Dump, info: VmcoreInfo | None, records: Iterable[Architecture]
 
 
 def advise(records: Iterable[Architecture]) -> str:
-    """Return which records fit, for people. Where they read entries in different ways, that the CPU decides."""
+    """Return text that names the records that fit. If their entries differ, it says that the CPU decides."""
     fits = list(records)
     names = ", ".join(a.name for a in fits)
     if any(a.hardware_levels != fits[0].hardware_levels for a in fits):
@@ -58,7 +58,7 @@ def advise(records: Iterable[Architecture]) -> str:
 
 
 def misfits_machine(dump: Dump, arch: Architecture) -> list[str]:
-    """Return why a dump's header is not of an architecture's machine. Empty: it may be."""
+    """Return the reasons why a dump's header contradicts an architecture's machine. Empty: it may fit."""
     image = arch.image
     if image is None or dump.machine in (0, image.machine):
         return []
@@ -66,7 +66,7 @@ def misfits_machine(dump: Dump, arch: Architecture) -> list[str]:
 
 
 def misfits(dump: Dump, arch: Architecture, info: VmcoreInfo | None) -> list[str]:
-    """Return why a dump, or its kernel's VMCOREINFO, is not of an architecture's kernel. Empty: it may be.
+    """Return the reasons why a dump or its VMCOREINFO contradicts an architecture's kernel. Empty: it may fit.
 
     A line that a text lacks counts only if the text is whole enough to have the root's symbol.
     """
@@ -89,14 +89,14 @@ def misfits(dump: Dump, arch: Architecture, info: VmcoreInfo | None) -> list[str
 def refuse(
     dump: Dump, arch: Architecture, reasons: list[str], records: Iterable[Architecture], info: VmcoreInfo | None
 ) -> RootError:
-    """Return the error for a dump, or the VMCOREINFO in it, that is of another kind of machine."""
+    """Return the error for a dump, or a VMCOREINFO, of another kind of machine."""
     advice = advise(fitting(dump, info, records))
     source = info.source if info is not None else dump.name
     return RootError(f"{source}: not a kernel of {arch.name!r}: {'; '.join(reasons)}; {advice}")
 
 
 def root_symbol(info: VmcoreInfo, image: KernelImage) -> tuple[str, int] | None:
-    """Return the root's symbol and its virtual address, or None: the text does not have it."""
+    """Return the root's symbol and its virtual address, or None if the text lacks it."""
     for name in image.roots:
         value = info.symbol(name)
         if value is not None:

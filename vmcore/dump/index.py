@@ -1,4 +1,4 @@
-"""Where each physical address of a dump is in its file: the runs of memory, looked up one by one or in arrays."""
+"""Find the file offset of physical addresses of a dump, one by one or in arrays."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ import numpy as np
 
 from vmcore.dump.segments import Runs
 
-_CELLS_MOST = 1 << 24  #: entries of the table from address to run; with more, the runs are searched instead
+#: Most entries of the table from address to run. If it needs more, the runs are searched instead.
+_CELLS_MOST = 1 << 24
 
 
 class RunIndex:
-    """The runs of memory of one dump, to be looked up.
+    """An index of the runs of memory of one dump.
 
     Attributes:
-        runs: the runs, in address order.
-        ends: one past each run, bytes, int64, and 0 at the end for "no run".
-        deltas: from a physical address to its file offset, for each run, and 0 at the end.
-        odd_seams: a word may lie on both sides of the border between two runs.
+        runs: The runs, in address order.
+        ends: One past each run, bytes, int64, and 0 at the end for "no run".
+        deltas: File offset minus physical address of each run, bytes, and 0 at the end.
+        odd_seams: Whether a word may cross the border between two runs.
     """
 
     def __init__(self, runs: Runs) -> None:
@@ -51,7 +52,7 @@ class RunIndex:
         return int(self.runs.starts[0]), shift, cells
 
     def runs_at(self, addresses: np.ndarray) -> np.ndarray:
-        """Return the number of the run each address (int64) is in, or -1: none."""
+        """Return the number of the run of each address (int64), or -1 if no run has it."""
         cells = self.cells
         if cells is not None:
             base, shift, table = cells
@@ -62,7 +63,7 @@ class RunIndex:
         return np.where(addresses < self.ends[run], run, -1)
 
     def seams(self, starts: np.ndarray, length: int) -> np.ndarray:
-        """Tell which stretches cross from one run to another that follows it in memory at once."""
+        """Tell which ranges cross from one run to an adjacent run in memory."""
         at = self._seam_at
         return np.searchsorted(at, starts, "right") < np.searchsorted(at, starts + length, "left")
 
@@ -72,7 +73,7 @@ class RunIndex:
         return self.runs.starts.tolist(), self.runs.ends.tolist(), self.runs.deltas.tolist()
 
     def run_of(self, address: int, size: int) -> int | None:
-        """Return the number of the run that has ``size`` bytes at an address, or None: no run has all of them."""
+        """Return the number of the run that has all ``size`` bytes at an address, or None if no run does."""
         starts, ends, _ = self.lists
         run = bisect_right(starts, address) - 1
         return None if run < 0 or address + size > ends[run] else run

@@ -1,4 +1,4 @@
-"""Files of RAM, mapped and never read whole. Compressed ones are unpacked into a nameless sparse file first.
+"""Map RAM files into memory. Compressed files are unpacked into an unnamed sparse file first.
 
 The compression is known by its magic. A file that cannot be unpacked to its end is a partial dump that says so.
 """
@@ -17,22 +17,22 @@ from vmcore.system.output import protect
 from vmcore.units import format_size
 from vmcore.wording import counted
 
-LIMIT = 1 << 37  #: bytes a compressed dump may unpack to; zeros cost no disk, but time
+LIMIT = 1 << 37  #: bytes a compressed dump may unpack to. Zeros take no disk space, but they take time
 _ZEROS = bytes(1 << 20)  # more than a piece
 
 
 def map_file(path: str, limit: int = LIMIT) -> tuple[mmap.mmap, tuple[str, ...]]:
-    """Map a file, unpacked if need be.
+    """Map a file. Unpack it first if it is compressed.
 
     Args:
-        path: of a file that is not empty.
-        limit: bytes it may unpack to.
+        path: Path of a file that is not empty.
+        limit: Bytes that it may unpack to.
 
     Returns:
         The mapping, and the faults of the compression.
 
     Raises:
-        DumpError: it cannot be read, is empty, or no byte of it can be unpacked.
+        DumpError: The file cannot be read, is empty, or no byte of it can be unpacked.
     """
     try:
         with open(path, "rb") as file:
@@ -71,7 +71,7 @@ def _scattered(file: mmap.mmap) -> mmap.mmap:
 
 
 def _unpacked(path: str, parts: Iterator[bytes], limit: int) -> tuple[mmap.mmap, tuple[str, ...]]:
-    """Unpack into a file without a name. Stretches of zeros become holes."""
+    """Unpack into an unnamed file. Runs of zeros become holes."""
     problem: tuple[str, ...] = ()
     with tempfile.TemporaryFile() as out:
         size = 0

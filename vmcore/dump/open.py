@@ -1,7 +1,7 @@
-"""Open a RAM dump of any format: formats are a table, probed in order.
+"""Open a RAM dump of any format. The formats are a table, which is probed in order.
 
-ELF cores, LiME files and raw images, each also packed by gzip or xz. To add a format, write a module in
-`vmcore.dump.formats` with a reader, and a row in `FORMATS`.
+The formats are ELF cores, LiME files and raw images, plain or packed by gzip or xz. To add a format, write a
+module in `vmcore.dump.formats` with a reader, and a row in `FORMATS`.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Format(NamedTuple):
     """A format of dumps.
 
     Attributes:
-        name: the name that users give.
-        magic: its first bytes; empty if it has none, so that the user says where its bytes belong.
-        read: its reader.
+        name: Name that users type.
+        magic: First bytes of a file. Empty if the format has none. Then the user gives the physical addresses.
+        read: Reader of the format.
     """
 
     name: str
@@ -52,21 +52,22 @@ def open_dump(
     *,
     base: int | None = None,
     banks: Sequence[Bank] | None = None,
-    format: str | None = None,  # noqa: A002  # what the command line calls it
+    format: str | None = None,  # noqa: A002  # the name on the command line
     name: str | None = None,
 ) -> Dump:
     """Open a dump of physical memory.
 
     Args:
-        path: of an ELF core, a LiME file or a raw image, plain or packed by gzip or xz.
-        base: physical address of a raw image's first byte.
-        banks: where a raw image's bytes belong: "raw" has the banks one after the other, "flat" has byte ``x``
-            of physical memory at ``x - base`` and holes between the banks.
-        format: the name of one of `FORMATS`; default: by the first bytes, "raw" if ``base`` or ``banks`` is given.
-        name: of the dump in messages; default: the path.
+        path: Path of an ELF core, a LiME file or a raw image, plain or packed by gzip or xz.
+        base: Physical address of a raw image's first byte.
+        banks: Physical addresses of a raw image. A "raw" image has the banks one after the other. A "flat" image
+            has byte ``x`` of physical memory at ``x - base``, and holes between the banks.
+        format: Name of one of `FORMATS`. The default is "raw" if ``base`` or ``banks`` is given, else the format
+            that the first bytes name.
+        name: Name of the dump in messages. The default is the path.
 
     Raises:
-        DumpError: it cannot be read, or is of a format that must be converted first.
+        DumpError: The file cannot be read, or its format must be converted first.
     """
     name = os.fspath(path) if name is None else name
     if format is not None and format not in NAMES:
@@ -83,7 +84,7 @@ def open_dump(
 def _contents(
     name: str, file: mmap.mmap, base: int | None, banks: Sequence[Bank] | None, chosen: str | None
 ) -> Contents:
-    """Read the contents of a file by its format, which the user or its first bytes say."""
+    """Read the contents of a file. The user or the first bytes name its format."""
     placed = base is not None or banks is not None
     format_ = _probed(file) if chosen is None else FORMATS[NAMES.index(chosen)]
     if format_ is None and placed:

@@ -1,4 +1,4 @@
-"""Where the root table of a dump is: given, said by VMCOREINFO, or in a CPU's saved register.
+"""Find the root table of a dump: the user, VMCOREINFO or a CPU's saved register gives its address.
 
 The lines that a machine's kernels print are in its record (`vmcore.architecture.KernelImage`); a dump of another
 kind of tables (PAE, LPAE, five levels) is refused by the words of its kernel, with the names of the records that
@@ -27,14 +27,14 @@ _DOUBT = (
     "the root is not confirmed: tables at {:#x} do not map SYMBOL({}) {:#x}, expected that they map it there; "
     f"is the VMCOREINFO of this boot? if not, {GIVE}"
 )
-_TEXTS_MOST = 64  #: different texts in memory that are tried
+_TEXTS_MOST = 64  #: most texts in memory that are tried, without repetitions
 
 
 def read_vmcoreinfo(path: str) -> VmcoreInfo:
-    """Read a VMCOREINFO that lies beside a dump.
+    """Read VMCOREINFO from a file beside a dump.
 
     Raises:
-        RootError: it cannot be read, or is something else.
+        RootError: The file cannot be read, or is not VMCOREINFO.
     """
     try:
         with Path(path).open("rb") as file:
@@ -47,7 +47,7 @@ def read_vmcoreinfo(path: str) -> VmcoreInfo:
 
 
 def find_vmcoreinfo(dump: Dump) -> VmcoreInfo | None:
-    """Return the VMCOREINFO in a dump's notes, one with the root's symbol if any has, or None: there is none."""
+    """Return VMCOREINFO from a dump's notes, or None. A note that has the root's symbol is preferred."""
     notes = [n for n in dump.notes if n.name == "VMCOREINFO" or _KEY in n.desc]
     if not notes:
         return None
@@ -56,7 +56,7 @@ def find_vmcoreinfo(dump: Dump) -> VmcoreInfo | None:
 
 
 def _scan(dump: Dump) -> Iterator[VmcoreInfo]:
-    """Search the memory for texts that differ: each begins with the release and names the root's symbol."""
+    """Search memory for different VMCOREINFO texts. Each begins with the release and names the root's symbol."""
     seen = set()
     for at in dump.find(_START, SCAN_MOST):
         text = dump.read_partial(at, _TEXT_BYTES)[0].split(b"\0", 1)[0]
@@ -81,14 +81,15 @@ def find_root(
     root is left out, unless it says that the dump is of another kind of machine.
 
     Args:
-        dump: the dump.
-        arch: whose tables are in it.
-        root: physical address, or the register that has it; bits below the root's alignment are left out.
-        vmcoreinfo: of the same kernel, from `read_vmcoreinfo`.
-        records: other architectures, to be named where ``arch`` does not fit.
+        dump: The dump.
+        arch: Architecture of the tables in the dump.
+        root: Physical address, or the value of the register that has it. Bits below the root's alignment are
+            ignored.
+        vmcoreinfo: VMCOREINFO of the same kernel, from `read_vmcoreinfo`.
+        records: Other architectures, which the error names if ``arch`` does not fit.
 
     Raises:
-        RootError: there is none, it is not in the dump, or the dump is of another kind of machine.
+        RootError: There is no root, it is not in the dump, or the dump is of another kind of machine.
     """
     others = tuple(records)
     if root is not None:
@@ -127,9 +128,9 @@ def _without_info(dump: Dump, arch: Architecture, records: tuple[Architecture, .
 
 
 def _from_memory(dump: Dump, arch: Architecture, records: tuple[Architecture, ...]) -> Root | None:
-    """Return the root by the first text in memory that the tables confirm, else by the first, or None: no text.
+    """Return the root of the first text in memory that the tables confirm, or else of the first text.
 
-    A machine's memory may have texts of kernels before this one (kexec), of files and of guests.
+    Return None if there is no text. Memory may hold the texts of earlier kernels (kexec), of files and of guests.
     """
     texts = list(islice(_scan(dump), _TEXTS_MOST))
     if not texts:
@@ -138,7 +139,7 @@ def _from_memory(dump: Dump, arch: Architecture, records: tuple[Architecture, ..
     for info in texts:
         try:
             root = _from_info(dump, arch, info, records)
-        except RootError:  # told below, where it is the first and nothing is confirmed
+        except RootError:  # raised again below if this is the first text and no root is confirmed
             continue
         if not root.doubts:
             confirmed.setdefault(root.address, root)
@@ -162,7 +163,7 @@ def _present(dump: Dump, arch: Architecture, address: int, what: str) -> None:
         raise RootError(f"{dump.name}: {what}, {address:#x}, is not in the dump; {GIVE}, or take a whole dump")
 
 
-# ---- what the kernel says
+# ---- the kernel's VMCOREINFO
 
 
 def _from_info(dump: Dump, arch: Architecture, info: VmcoreInfo, records: Iterable[Architecture]) -> Root:
@@ -186,7 +187,7 @@ def _from_info(dump: Dump, arch: Architecture, info: VmcoreInfo, records: Iterab
 def _by_symbol(
     dump: Dump, arch: Architecture, image: KernelImage, info: VmcoreInfo, symbol: tuple[str, int]
 ) -> Root:
-    """Return the place of the symbol that the tables there agree with, or else the only one there can be."""
+    """Return the symbol's physical address that its tables confirm, or else the only possible address."""
     name, virtual = symbol
     tried: dict[int, str] = {}
     for base, physical, why in _mappings(dump, image, info):
@@ -218,7 +219,7 @@ def _why_not(dump: Dump, name: str, virtual: int, tried: dict[int, str], maps: d
 
 
 def _mappings(dump: Dump, image: KernelImage, info: VmcoreInfo) -> Iterator[tuple[int, int, str]]:
-    """Yield (base, physical address mapped there, where that is from)."""
+    """Yield tuples: base, physical address mapped there, source of that address."""
     said = info.number(image.base_number)
     for base in image.bases if said is None else (said,):
         offset = None if image.offset_number is None else info.number(image.offset_number)
@@ -234,6 +235,6 @@ def _mappings(dump: Dump, image: KernelImage, info: VmcoreInfo) -> Iterator[tupl
 
 
 def _ram_starts(dump: Dump) -> list[int]:
-    """Return where RAM may begin: the lowest address of the dump, or below it where boards put RAM."""
+    """Return addresses where RAM may begin: the lowest in the dump, and lower ones where boards put RAM."""
     lowest = int(dump.runs.starts[0])
     return list(dict.fromkeys([lowest, *(lowest & -(1 << shift) for shift in range(21, 31))]))

@@ -20,10 +20,10 @@ from vmcore.memory.physical import PhysicalMemory
 from vmcore.system.output import Output
 from vmcore.system.touched import touched
 
-_PIECE = 1 << 20  #: bytes looked at at once
-_BLOCK = 1 << 10  #: bytes that are written or left out together; the smallest page there is
+_PIECE = 1 << 20  #: bytes that one step compares with zero
+_BLOCK = 1 << 10  #: bytes that are written or left out together: the size of the smallest page
 _ZEROS = bytes(_PIECE)
-_ALIGN = 1 << 12  #: of the banks in the file, so that holes are whole blocks
+_ALIGN = 1 << 12  #: alignment of the banks in the file, bytes, so that holes are whole blocks
 
 
 def write_core(
@@ -32,13 +32,13 @@ def write_core(
     """Write the memory of a machine as a sparse ELF64 core, all of it or nothing.
 
     Args:
-        path: of the file, which is replaced if it exists.
-        memory: what to write; it must not change meanwhile.
-        notes: for a PT_NOTE segment.
-        machine: e_machine; 0 where ELF has no number for it.
+        path: Path of the file, which is replaced if it exists.
+        memory: Memory to write. It must not change meanwhile.
+        notes: Notes of a PT_NOTE segment.
+        machine: e_machine, 0 if ELF has no number for the machine.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: The file cannot be written.
     """
     output = path if isinstance(path, Output) else Output(path)
     with output.writing() as file:
@@ -77,7 +77,7 @@ def _aligned(offset: int) -> int:
 
 
 def _skip(file: BinaryIO, count: int) -> None:
-    """Leave a hole of *count* bytes. A pipe has none, and gets zeros."""
+    """Leave a hole of *count* bytes. A pipe cannot have holes, so zeros are written to it."""
     if file.seekable():
         file.seek(count, os.SEEK_CUR)
         return
@@ -86,7 +86,7 @@ def _skip(file: BinaryIO, count: int) -> None:
 
 
 def _filled(data: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Yield stretches of whole blocks that are not all zero."""
+    """Yield ranges of whole blocks that hold a byte other than zero."""
     for start, end in touched(data):
         for at in range(start, end, _PIECE):
             piece = data[at : min(at + _PIECE, end)]

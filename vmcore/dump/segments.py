@@ -15,8 +15,8 @@ from attrs import frozen
 from vmcore.dump.elf_headers import Note
 from vmcore.wording import counted
 
-_TOP = np.uint64(1 << 62)  #: above every physical address there is; sums stay within int64
-_FEW = 8  #: problems of one kind that are told one by one
+_TOP = np.uint64(1 << 62)  #: above every physical address of a machine. Sums stay within int64
+_FEW = 8  #: problems of one kind that are reported one by one
 _COMPARE = 1 << 16  #: bytes of two segments for one address that are compared
 
 
@@ -25,8 +25,9 @@ class Contents:
     """The contents that a file claims.
 
     Attributes:
-        starts: physical addresses of its segments, bytes, uint64, shape ``(n,)``, in file order.
-        sizes: their bytes in the file, likewise; ``offsets``: where in the file, likewise.
+        starts: Physical addresses of the segments, bytes, uint64, shape ``(n,)``, in file order.
+        sizes: Bytes of each segment in the file, uint64, shape ``(n,)``.
+        offsets: Offset of each segment in the file, bytes, uint64, shape ``(n,)``.
         notes: ELF notes.
         machine: ELF e_machine; 0 where the format has none.
         problems: the faults found so far.
@@ -42,7 +43,7 @@ class Contents:
 
 @frozen(eq=False)
 class Runs:
-    """Memory that is in a file: disjoint, in address order, as long as they can be.
+    """Runs of memory in a file. They are disjoint, in address order, and as long as possible.
 
     Attributes:
         starts: first physical address of each, bytes, int64, shape ``(n,)``; ``ends``: one past its last.
@@ -57,7 +58,7 @@ class Runs:
 
 
 def few(lines: Iterable[str], count: int) -> list[str]:
-    """Return the first lines of ``count``, and how many more there are."""
+    """Return the first of ``count`` lines, and a line that says how many more there are."""
     told = [line for line, _ in zip(lines, range(_FEW), strict=False)]
     return [*told, f"... and {count - _FEW:,} more like that"] if count > _FEW else told
 
@@ -100,7 +101,7 @@ def settle(contents: Contents, file: mmap) -> Runs:
 
 
 def _joined(starts: np.ndarray, ends: np.ndarray, deltas: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Join runs that follow each other in memory and in the file."""
+    """Join runs that are adjacent both in memory and in the file."""
     apart = (starts[1:] != ends[:-1]) | (deltas[1:] != deltas[:-1])
     first = np.concatenate([np.ones(min(1, len(starts)), bool), apart])
     last = np.concatenate([apart, np.ones(min(1, len(starts)), bool)])
@@ -108,7 +109,7 @@ def _joined(starts: np.ndarray, ends: np.ndarray, deltas: np.ndarray) -> tuple[n
 
 
 def _shared(starts: np.ndarray, ends: np.ndarray, deltas: np.ndarray) -> list[str]:
-    """Tell of bytes of the file that stand for two physical addresses: a header is damaged."""
+    """Report bytes of the file that stand for two physical addresses. A header is damaged then."""
     order = np.argsort(starts + deltas, kind="stable")
     first, last = (starts + deltas)[order], (ends + deltas)[order]
     taken = np.maximum.accumulate(np.concatenate([np.zeros(1, np.int64), last]))[:-1]
@@ -128,7 +129,7 @@ def _overlaps(
     deltas: np.ndarray,
     file: mmap,
 ) -> list[str]:
-    """Tell of addresses in two segments with different bytes. Kdump has the kernel's text twice, which is fine."""
+    """Report addresses with different bytes in two segments. Equal bytes are fine: kdump has kernel text twice."""
     hits = np.flatnonzero(starts < ends)
     lines = []
     for i in hits[:_FEW].tolist():

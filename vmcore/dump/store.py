@@ -1,7 +1,7 @@
 """An open dump, read as the memory that page tables are walked in.
 
-The file is mapped and never read whole. Memory that a dump does not have is "not there"; it is never taken for
-zeros. Faults of a file are in ``Dump.problems``.
+The file is mapped and never read whole. Memory that a dump lacks is reported as missing. It is never taken for
+zeros. ``Dump.problems`` lists the problems of the file.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from vmcore.errors import DumpError, NotInDump
 from vmcore.units import Bank
 
 _UNPACK = {4: Struct("<I").unpack_from, 8: Struct("<Q").unpack_from}
-_NEAR_SHIFT = 12  #: log2 of what `Dump.word` remembers the place of
-_NEAR_MOST = 1 << 16  #: places it remembers
+_NEAR_SHIFT = 12  #: log2 of the bytes of a block whose run `Dump.word` remembers
+_NEAR_MOST = 1 << 16  #: blocks that it remembers
 _CHUNK = 1 << 24  #: bytes searched at once
 
 
@@ -35,16 +35,16 @@ class Dump:
         name: of the file.
         problems: the faults of the file, with offsets and addresses; empty: nothing.
         notes: ELF notes.
-        machine: ELF e_machine; 0 where the format has none.
-        runs: the memory that is there.
-        size: bytes of it.
+        machine: ELF e_machine, 0 if the format has none.
+        runs: Runs of memory in the dump.
+        size: Bytes of memory in the dump.
     """
 
     def __init__(self, name: str, file: mmap.mmap, contents: Contents, problems: Sequence[str] = ()) -> None:
         """Read the ``contents`` of a mapped file.
 
         Raises:
-            DumpError: nothing of it is there.
+            DumpError: The file has none of it.
         """
         self.name, self._file = name, file
         self.notes, self.machine = contents.notes, contents.machine
@@ -70,18 +70,18 @@ class Dump:
     ) -> None:
         self.close()
 
-    # ---- where things are
+    # ---- runs and offsets
 
     @cached_property
     def banks(self) -> tuple[Bank, ...]:
-        """The memory that is there, in address order, as few banks as it can be."""
+        """The memory in the dump, in address order, in as few banks as possible."""
         starts, ends = self.runs.starts, self.runs.ends
         apart = np.append(True, starts[1:] != ends[:-1])
         firsts, lasts = starts[apart], ends[np.append(apart[1:], True)]
         return tuple(Bank(a, b) for a, b in zip(firsts.tolist(), lasts.tolist(), strict=True))
 
     def _view(self, kind: str) -> np.ndarray:
-        """Return the file as items of a type: aligned ones for ``u4`` and ``u8``, else at every byte."""
+        """Return the file as items of a type: aligned items for ``u4`` and ``u8``, else an item at every byte."""
         view = self._views.get(kind)
         if view is None:
             dtype = np.dtype(kind.removeprefix("any "))
@@ -98,7 +98,7 @@ class Dump:
     # ---- many words
 
     def words(self, addresses: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return aligned words of ``size`` (4 or 8) bytes, 0 where there are none.
+        """Return aligned words of ``size`` (4 or 8) bytes, 0 where the dump has none.
 
         Args:
             addresses: physical, bytes, int64, shape ``(n,)``.
@@ -168,7 +168,7 @@ class Dump:
     # ---- one word, and bytes
 
     def word(self, address: int, size: int) -> int | None:
-        """Return the aligned word of ``size`` (4 or 8) bytes at a physical address, or None: it is not there."""
+        """Return the aligned word of ``size`` (4 or 8) bytes at a physical address, or None if it is missing."""
         delta = self._near.get(address >> _NEAR_SHIFT)
         if delta is None:
             delta = self._find(address, size)
@@ -198,7 +198,7 @@ class Dump:
         """Return ``length`` bytes at a physical address.
 
         Raises:
-            NotInDump: with the first address that is missing.
+            NotInDump: Some bytes are missing. The error names the first missing address.
         """
         data, missing = self.read_partial(address, length)
         if missing:
@@ -224,7 +224,7 @@ class Dump:
             self._file.madvise(mmap.MADV_RANDOM)
 
     def _forget(self, start: int, end: int) -> None:
-        """Take the pages of a stretch of the file out of this process. The host may keep them in its cache."""
+        """Unload the pages of a range of the file from this process. The host may keep them in its cache."""
         start -= start % mmap.PAGESIZE
         self._file.madvise(mmap.MADV_DONTNEED, start, end - start)
 

@@ -42,10 +42,10 @@ class Allocators:
         Args:
             size: bytes.
             gfp: `vmcore.flags.GFP` bits.
-            node: NUMA node; any if it is negative.
+            node: NUMA node, any if it is negative.
 
         Returns:
-            A handle, ZERO_SIZE_PTR for 0 bytes, or None: out of memory.
+            A handle, ZERO_SIZE_PTR for 0 bytes, or None if no memory is left.
 
         Raises:
             ArgumentError: ``size`` is negative.
@@ -158,7 +158,7 @@ class Allocators:
     # ---- as the source of page tables
 
     def alloc_table(self) -> int | None:
-        """Return the physical address of a zeroed page for a kernel page table, or None: out of memory."""
+        """Return the physical address of a zeroed page for a kernel page table, or None if no memory is left."""
         faults = self._faults
         if faults.pgtable:
             faults.pgtable -= 1

@@ -18,7 +18,7 @@ class TablePages:
         self._pages, self._shift = pages, page_shift
 
     def alloc_table(self) -> int | None:
-        """Return the physical address of a zeroed page for a table, or None: out of memory."""
+        """Return the physical address of a zeroed page for a table, or None if no memory is left."""
         frames = self._pages.alloc(1, GFP_PGTABLE, ANY_NODE)
         return int(frames[0]) << self._shift if len(frames) else None
 

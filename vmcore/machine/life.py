@@ -33,9 +33,9 @@ class ThreadState(threading.local):
 
     Attributes:
         inside: a link symbol or an event listener runs.
-        actions: the actions of the flush symbol that runs; None outside of one.
+        actions: the actions of the flush symbol that runs, or None if none runs.
         running: number of the CPU that the thread runs on.
-        began: log lines that there were when the thread's last call into the port began.
+        began: number of log lines when the thread's last call into the port began.
     """
 
     inside = False
@@ -48,7 +48,7 @@ class Life:
     """Whether a kernel lives.
 
     Attributes:
-        dead: the first BUG, oops, interrupted call or `close()` that ended the kernel; None while it lives.
+        dead: the first BUG, oops, interrupted call or `close()` that ended the kernel. None while it lives.
         steps: goes up before each change.
         thread: the state of the running Python thread.
         tlbs: the TLBs that a failure stops.

@@ -16,8 +16,8 @@ class Log:
     """The log of one kernel.
 
     Attributes:
-        dmesg: log lines, oldest first; the last `LOG_LINES` and up to as many again. ``printk_count`` counts all.
-        warnings: WARN_ON records, likewise; ``warn_count`` counts all.
+        dmesg: the last `LOG_LINES` log lines, and up to as many again, oldest first. ``printk_count`` counts all.
+        warnings: WARN_ON records, likewise. ``warn_count`` counts all.
     """
 
     def __init__(self, life: Life, events: Events) -> None:

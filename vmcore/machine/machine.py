@@ -41,19 +41,19 @@ class Machine:
         faults: the failures to inject.
         allocators: alloc_page(), kmalloc() and their opposites, over the sources ``pages`` and ``slab``.
         symbols: its link symbols.
-        smp: its CPUs together; ``cpus`` has each.
-        processes: its processes; ``pgd_list`` and ``pgd_lock`` are theirs.
+        smp: its CPUs together. ``cpus`` has each.
+        processes: its processes, with ``pgd_list`` and ``pgd_lock``.
         init_mm: the kernel's page tables.
-        vmlist: the area list; `lock_vmlist` takes its lock, ``vmlist_lock``.
+        vmlist: the area list. `lock_vmlist` takes its lock, ``vmlist_lock``.
         statics: function-static variables of link symbols.
-        page_kernel: PAGE_KERNEL here; several CPUs may add a bit to the record's.
+        page_kernel: PAGE_KERNEL of this machine. Several CPUs may add a bit to the record's.
         page_size: PAGE_SIZE, bytes; ``page_shift``, ``word_mask`` (an ``unsigned long`` of ones) and the other
             numbers that follow from the record likewise.
         in_interrupt: the answer of in_interrupt().
         printk_ratelimit: the answer of printk_ratelimit().
         num_physpages: the kernel variable, pages.
         mem_map: (address of ``struct page`` 0, bytes of one): page arrays that are vmalloc'ed hold the pointers
-            that C would store there; None: their bytes stay zero.
+            that C would store there. If it is None, their bytes stay zero.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Machine:
     # ---- as the host of symbols, see vmcore.host
 
     def current_mm(self, cpu: int) -> Mm | None:
-        """Return the process that a CPU runs, or None: it runs on init_mm."""
+        """Return the process that a CPU runs, or None if it runs on init_mm."""
         return self.cpus[self.smp.number(cpu)].mm
 
     def flush_tlb_all(self, cpu: int) -> None:

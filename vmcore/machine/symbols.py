@@ -36,7 +36,7 @@ class Symbols:
 
     Attributes:
         linked: the symbols as they were resolved.
-        flush_counts: calls of each flush symbol, all of them; `flush_log` has the last.
+        flush_counts: number of all calls of each flush symbol. `flush_log` has the last calls.
         syncs: calls of vmalloc_sync_all().
     """
 
@@ -49,7 +49,7 @@ class Symbols:
             life: of the machine.
             linked: the symbols.
             events: of the machine.
-            host: handed to each symbol; kept weakly.
+            host: the host that each symbol is called with. Only a weak reference is kept.
             page_shift: PAGE_SHIFT.
             several: there is more than one CPU.
         """

@@ -1,8 +1,8 @@
 """Physical memory: one sparse, byte-exact buffer with banks and holes.
 
-Nothing is committed until it is touched: a 64 GiB machine costs as much as its tables and data. Where the
-host refuses the whole span, the banks are packed one behind the other in a smaller buffer; callers see
-physical addresses either way.
+The host commits a page when it is touched. For example, a 64 GiB machine costs only as much as its tables and
+data. If the host refuses the whole span, the banks are packed one behind the other in a smaller buffer. Callers
+use physical addresses in both cases.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from vmcore.units import Bank, format_size
 
 _NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Linux; Python names it from 3.11 on some builds only
 _FLAGS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE  # private: a forked child has its own
-_MANY_PAGES = 16  # from here on a run of pages is cheaper given back to the host than overwritten
+_MANY_PAGES = 16  # pages from which on it is cheaper to give a run back to the host than to overwrite it
 
 
 class PhysicalMemory:
     """RAM of one machine.
 
     Attributes:
-        banks: the RAM there is, in address order.
+        banks: The banks of RAM, in address order.
         page_shift: log2 of the page size, bytes.
-        buffer: the host memory behind it; byte ``offset(pa)`` of it is physical byte ``pa``.
+        buffer: The host memory. Its byte ``offset(pa)`` is physical byte ``pa``.
         words32: the buffer as 32-bit words (memoryview); the same for ``words64``.
         array32: the buffer as a numpy array of shape ``(n,)``, uint32; the same for ``array64``.
         pages: the buffer as bytes, shape ``(pages, page size)``, uint8.
@@ -56,7 +56,7 @@ class PhysicalMemory:
         self.array32 = np.frombuffer(self.buffer, np.uint32)
         self.array64 = np.frombuffer(self.buffer, np.uint64)
         self.pages = np.frombuffer(self.buffer, np.uint8).reshape(-1, 1 << page_shift)
-        #: is told of frames before they are cleared, by a machine whose caches may have them
+        #: is called with frames before they are cleared, if the machine has caches that may hold them
         self.zeroed: Callable[[np.ndarray], None] | None = None
         self._first_start, self._first_end, self._first_delta = self._runs[0]
         self._bank_starts = np.array([r[0] for r in self._runs], np.int64)
@@ -67,10 +67,10 @@ class PhysicalMemory:
         raise CannotCopy("simulated RAM")
 
     def offset(self, address: int, length: int = 1) -> int:
-        """Return where in the buffer ``length`` bytes at a physical address are.
+        """Return the buffer offset of ``length`` bytes at a physical address.
 
         Raises:
-            BusError: some of them are in no bank.
+            BusError: Some of the bytes are in no bank.
         """
         if self._first_start <= address and address + length <= self._first_end:
             return address - self._first_delta
@@ -83,7 +83,7 @@ class PhysicalMemory:
         """Return buffer offsets of many physical addresses, both shape ``(n,)``, int64.
 
         Raises:
-            BusError: one of them is in no bank.
+            BusError: One of the addresses is in no bank.
         """
         if len(self._runs) == 1:
             bad = (addresses < self._first_start) | (addresses >= self._first_end)
@@ -126,7 +126,7 @@ class PhysicalMemory:
         return self.words64[at >> 3] if size == 8 else self.words32[at >> 2]
 
     def word(self, address: int, size: int) -> int | None:
-        """Return the aligned word of ``size`` (4 or 8) bytes at a physical address, or None: no RAM is there."""
+        """Return the aligned word of ``size`` (4 or 8) bytes at a physical address, or None if there is no RAM."""
         for start, end, delta in self._runs:
             if start <= address < end:
                 return self.words64[address - delta >> 3] if size == 8 else self.words32[address - delta >> 2]
@@ -206,7 +206,7 @@ class PhysicalMemory:
         return -1
 
     def release(self) -> None:
-        """Give all of it back to the host. It reads as zeros afterwards."""
+        """Give all memory back to the host. It reads as zeros afterwards."""
         self.buffer.madvise(mmap.MADV_DONTNEED)
 
     def zero_frames(self, frames: np.ndarray) -> None:

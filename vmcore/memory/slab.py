@@ -1,4 +1,4 @@
-"""kmalloc and kfree, as an account: which objects live, how many bytes.
+"""The accounts of kmalloc and kfree: the objects that are allocated, and their bytes.
 
 The objects have no bytes of their own: vmalloc's are a ``vm_struct`` and a page array, which the model keeps
 as Python objects. Source: mm/slab.c, include/linux/slab.h (ZERO_SIZE_PTR) of 2.6.23.
@@ -17,7 +17,7 @@ class KmallocSource(Protocol):
     """The source of the port's small objects."""
 
     def alloc(self, size: int, gfp: int, node: int) -> int | None:
-        """Return a handle that was never used before, ZERO_SIZE_PTR for 0 bytes, or None: out of memory."""
+        """Return a handle that was never used before, ZERO_SIZE_PTR for 0 bytes, or None if no memory is left."""
         ...
 
     def free(self, handle: int) -> None:
@@ -37,7 +37,7 @@ class Slab:
 
     @property
     def live_bytes(self) -> int:
-        """Bytes asked for in the objects that live."""
+        """Bytes that were asked for, over all allocated objects."""
         return sum(self._sizes.copy().values())
 
     @property
@@ -54,10 +54,10 @@ class Slab:
         return handle
 
     def free(self, handle: int) -> None:
-        """Take an object back. ZERO_SIZE_PTR is nothing.
+        """Take an object back. ZERO_SIZE_PTR is ignored.
 
         Raises:
-            BrokenInvariant: it does not live.
+            BrokenInvariant: The object is not allocated.
         """
         if handle == ZERO_SIZE_PTR:
             return

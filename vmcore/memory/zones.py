@@ -1,7 +1,7 @@
 """The page allocator: zones on nodes, gfp fallback downward, last freed first reused.
 
-Sources: include/linux/mmzone.h, gfp.h (gfp_zone), mm/page_alloc.c of 2.6.24. Frames are handed out one at
-a time in C; here a request for many is served as one array with the same frames in the same order.
+The C code hands out frames one at a time. Here a request for many frames returns one array with the same frames in
+the same order. Sources: include/linux/mmzone.h, gfp.h (gfp_zone), mm/page_alloc.c of 2.6.24.
 """
 
 from __future__ import annotations
@@ -69,13 +69,14 @@ class ZoneFrames:
     """The free frames of one zone on one node.
 
     Attributes:
-        name: of the zone.
-        node: its node.
-        runs: (first frame, end) of the RAM it holds, in address order.
-        stack: frames given back, int64, the last of ``top`` the next to go out, unless there are recent ones.
-        top: how many are on the stack.
-        recent: the last few given back, on top of the stack; a list is faster for single pages.
-        fresh: (next frame, end) of stretches never handed out, or given back in one piece; lowest last.
+        name: Name of the zone.
+        node: Node of the zone.
+        runs: Tuples (first frame, end) of the zone's RAM, in address order.
+        stack: Frames given back, int64. The last of the first ``top`` goes out next, unless ``recent`` has frames.
+        top: Number of frames on the stack.
+        recent: The frames given back last, on top of the stack. A list is faster for single pages.
+        fresh: Tuples (next frame, end) of ranges that were never handed out, or were given back in one piece. The
+            lowest range is last.
     """
 
     name: str
@@ -251,7 +252,7 @@ class PageAllocator:
             return
         low, high = int(rows.min()), int(rows.max())
         if high - low == n - 1 and 2 * int(rows.sum()) == n * (low + high):
-            where: slice | np.ndarray = slice(low, high + 1)  # no gap, in whatever order
+            where: slice | np.ndarray = slice(low, high + 1)  # no gap, in any order
         elif high - low < _SPREAD * n:
             self._mark_spread(frames, rows, slice(low, high + 1), used)
             return

@@ -204,7 +204,7 @@ class TableWalk:
         """Return the physical addresses (int64) of the tables that are reached, by level name.
 
         Args:
-            end: number of the first root entry to leave out; None for all entries.
+            end: number of the first root entry to leave out, or None for all entries.
         """
         root = self.upper[0]
         last = root.index_mask + 1 if end is None else end

@@ -57,12 +57,12 @@ class Mappings:
         physical: the physical address that it maps to, bytes, int64.
         shift: log2 of the bytes mapped, uint8.
         depth: level of the entry, 0 is the root's, int8.
-        leaf: index into ``levels[depth].leaves``, int8; -1 if the level lists none.
+        leaf: index into ``levels[depth].leaves``, int8. -1 if the level lists none.
         word: the (first) entry, uint64.
         path: index into ``paths``, int32.
-        paths: the entries above, root first, without their addresses; one tuple for each distinct set.
+        paths: the entries above, root first, without their addresses, one tuple for each distinct set.
         missing: tables that are not in memory.
-        stopped: the first address that was not searched because a limit was reached; None if none was.
+        stopped: the first address that was not searched because a limit was reached, or None.
     """
 
     virtual: np.ndarray
@@ -98,7 +98,7 @@ def find_mappings(mmu: Mmu, start: int = 0, end: int | None = None, limit: int =
     Args:
         mmu: gives the root, the levels and the memory.
         start: virtual, bytes.
-        end: virtual, bytes; None for the end of the address space.
+        end: virtual, bytes, or None for the end of the address space.
         limit: most mappings to find. With `TABLES` it also limits the work.
 
     Raises:

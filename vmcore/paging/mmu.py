@@ -56,12 +56,12 @@ class Walks:
     """The walks for many addresses, as arrays of shape ``(n,)``.
 
     Attributes:
-        physical: bytes, int64; -1 where nothing is mapped.
+        physical: bytes, int64. -1 where nothing is mapped.
         end: `End`, uint8.
-        depth: the level at which the walk ended, 0 is the root's, int8; -1 if it did not begin.
-        leaf: index into ``levels[depth].leaves`` of the page found, int8; -1 if none was, or the level lists none.
-        entries: shape ``(levels, n)``: physical addresses of the entries that were read, int64; -1 for the others.
-        words: shape ``(levels, n)``: the words there, uint64; 0 where none was read.
+        depth: the level at which the walk ended, int8. 0 is the root's. -1 if the walk did not begin.
+        leaf: index into ``levels[depth].leaves`` of the page found, int8. -1 if none was, or the level lists none.
+        entries: shape ``(levels, n)``: physical addresses of the entries that were read, int64. -1 for the others.
+        words: shape ``(levels, n)``: the words there, uint64. 0 where none was read.
     """
 
     physical: np.ndarray
@@ -79,7 +79,7 @@ class Mmu:
         levels: the hardware's, root first.
         laid_out: the same levels, laid out for walks.
         memory: holds the tables.
-        root: physical address of the root table; may be changed.
+        root: physical address of the root table. It may be changed.
         page_shift: log2 of the page size, bytes.
         word_mask: the largest address, an ``unsigned long``.
     """

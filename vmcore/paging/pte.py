@@ -51,7 +51,7 @@ class Page:
     """A kind of page that a level can map, laid out for walks.
 
     Attributes:
-        leaf: the record's leaf; None for any entry of a last level that lists no leaves.
+        leaf: the record's leaf, or None for any entry of a last level that lists no leaves.
         mask: with ``value``: an entry maps such a page if ``entry & mask == value``.
         value: see ``mask``.
         shift: log2 of the bytes that the entry maps.
@@ -250,7 +250,7 @@ class Descent:
         Args:
             root: physical address.
             addresses: virtual, uint64, shape ``(m,)``.
-            chosen: which of them to walk, bool, shape ``(m,)``; None for all.
+            chosen: which of them to walk, bool, shape ``(m,)``, or None for all.
         """
         self.who, self.addresses = np.arange(len(addresses)), addresses
         self.node: np.ndarray | slice = slice(None)

@@ -20,12 +20,12 @@ class LastLevelEntries:
     """The words of last-level entries, by their position in the memory's buffer.
 
     Attributes:
-        mirror: how the record derives the words that the hardware reads; None if it reads the entries.
+        mirror: how the record derives the words that the hardware reads. None if it reads the entries.
         words: the buffer as last-level words, a memoryview.
         array: the same as an array.
         plain: whether an entry is one word that holds the address at the address's own bits.
-        supported: the protection bits that the machine has; others are cut off.
-        hardware_words: words from an entry to the one that the hardware reads; 0 if the hardware reads the entry.
+        supported: the protection bits that the machine has. Others are cut off.
+        hardware_words: words from an entry to the one that the hardware reads. 0 if the hardware reads the entry.
     """
 
     def __init__(self, arch: Architecture, walk: TableWalk) -> None:

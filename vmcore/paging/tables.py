@@ -62,7 +62,7 @@ class MapResult:
 
     Attributes:
         done: entries written.
-        what: "table" or "page", whichever was missing (C: -ENOMEM); "" if neither was.
+        what: "table" or "page", whichever was missing (C: -ENOMEM), or "" if neither was.
     """
 
     done: int
@@ -196,7 +196,7 @@ class PageTables(TableWalk):
         Args:
             start: virtual, bytes; ``start < end``.
             end: virtual, bytes.
-            frames: int64, at least one per page; NO_FRAME is a NULL page.
+            frames: int64, at least one per page. NO_FRAME is a NULL page.
             prot: protection bits of the last level.
         """
         if self._direct and end - start <= self._few_bytes and self._map_few(start, end, frames, prot):

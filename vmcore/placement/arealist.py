@@ -27,7 +27,7 @@ class VmStruct:
 
     Attributes:
         addr: First address.
-        size: Bytes; the guard page is included while the area is on the list.
+        size: Bytes. The guard page is included while the area is on the list.
         flags: VM_IOREMAP, VM_ALLOC, ... as in include/linux/vmalloc.h.
         pages: Frame numbers, int64, one per page, or None.
         nr_pages: Number of frames in `pages`.
@@ -59,7 +59,7 @@ class AreaList:
     """Order the areas as vmlist does, and count the cost of walking it.
 
     Args:
-        word_bits: Bits of an unsigned long; addresses and sizes wrap at 2**word_bits.
+        word_bits: Bits of an unsigned long. Addresses and sizes wrap at 2**word_bits.
         page_shift: log2 of the page size in bytes.
 
     Attributes:
@@ -211,7 +211,7 @@ class AreaList:
         """Verify every invariant of the structure.
 
         Raises:
-            AssertionError: One does not hold; the message says which.
+            AssertionError: One does not hold. The message says which.
         """
         nodes = [(area.addr, (area.addr + area.size) & self._mask) for area in self]
         hold(list(self._areas.intervals()) == nodes, "addresses or ends are not those of the areas")

@@ -147,7 +147,7 @@ class AreaBuckets(Generic[T]):
         """Find the first interval with enough room in front of it, on sorted intervals.
 
         Args:
-            position: Where to begin; not the list's first interval.
+            position: Where to begin. It is not the list's first interval.
             last: The last bucket to look at.
             size: Bytes of room, counted from the aligned end of the interval before.
             align: Alignment in bytes, a power of two.
@@ -190,7 +190,7 @@ class AreaBuckets(Generic[T]):
         """Verify the invariants of the buckets.
 
         Raises:
-            AssertionError: One does not hold; the message says which.
+            AssertionError: One does not hold. The message says which.
         """
         columns = [(bucket.addrs, bucket.ends, bucket.items) for bucket in self.buckets]
         sizes = [len(bucket.addrs) for bucket in self.buckets]

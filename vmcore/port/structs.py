@@ -11,10 +11,10 @@ class VmAreaStruct:
     """A user mapping (struct vm_area_struct), as far as remap_vmalloc_range() needs it.
 
     Attributes:
-        vm_start: first user address, bytes.
-        vm_end: one past the last.
-        vm_flags: see `vmcore.flags.VmaFlags`.
-        inserted: by page of the mapping, the frame inserted there, int64; NO_FRAME: none.
+        vm_start: First user address, bytes.
+        vm_end: One past the last.
+        vm_flags: See `vmcore.flags.VmaFlags`.
+        inserted: Frame inserted at each page of the mapping, int64. NO_FRAME if there is none.
     """
 
     vm_start: int

@@ -40,10 +40,10 @@ _IOREMAP, _ALLOC, _USERMAP, _VPAGES = (int(f) for f in (VM.IOREMAP, VM.ALLOC, VM
 _HIGHMEM, _ZERO = int(GFP.HIGHMEM), int(GFP.ZERO)
 _RESERVED, _INSERTPAGE = int(VmaFlags.RESERVED), int(VmaFlags.INSERTPAGE)
 _UINT: Final = 0xFFFF_FFFF  # ``unsigned int`` is 32 bits on every architecture
-_NULL = (OutOfVmallocSpace, OutOfMemory, InvalidSize)  # what C answers with NULL
+_NULL = (OutOfVmallocSpace, OutOfMemory, InvalidSize)  # errors for which C returns NULL
 _FEW = 8  # pages up to which a list is faster than an array
-_MOST_FRAMES = (1 << 63) - 1  # what an int64 holds
-_ANSWER_MOST = 1 << 30  # bytes that vread() returns; a caller in C has a buffer for them
+_MOST_FRAMES = (1 << 63) - 1  # the largest int64
+_ANSWER_MOST = 1 << 30  # most bytes that vread() returns. In C the caller has a buffer for them
 _OUT_OF_SPACE = "<4>allocation failed: out of vmalloc space - use vmalloc=<size> to increase size.\n"
 
 
@@ -62,7 +62,7 @@ class Vmalloc(Machine):
     def unmap_kernel_range(self, addr: int, size: int) -> None:
         """Clear the page tables over a range, flushing caches before and TLBs after.
 
-        Areas stay on the list; holes and several areas may be crossed.
+        Areas stay on the list. The range may cross holes and several areas.
 
         Args:
             addr: virtual, bytes.
@@ -95,16 +95,16 @@ class Vmalloc(Machine):
         Entries written before a failure stay, and caches are flushed all the same, as in C.
 
         Args:
-            area: on the list; ``size`` includes the guard page.
+            area: An area on the list. Its ``size`` includes the guard page.
             prot: protection bits of the last level.
-            pages: frames, integers, at least one per page; NO_FRAME is NULL. Of one that no entry can hold the
+            pages: Frames, integers, at least one per page. NO_FRAME is NULL. If no entry can hold a frame, its
                 upper bits are lost, as in C, and the log says so.
 
         Returns:
             How far C would have moved the caller's page pointer: entries written.
 
         Raises:
-            OutOfMemory: no table, or a NULL page (C: -ENOMEM); ``what`` says which, ``done`` how many
+            OutOfMemory: No table, or a NULL page (C: -ENOMEM). ``what`` says which, and ``done`` says how many
                 entries were written.
             KernelBug: the area has no page (C: ``BUG_ON(addr >= end)``).
             ArgumentError: ``pages`` are too few or no frames, ``prot`` has bits that no entry has.
@@ -198,23 +198,23 @@ class Vmalloc(Machine):
     ) -> VmStruct:
         """Reserve the first hole that fits, and a guard page behind it.
 
-        ``end`` is looked at only after an area that begins at or above the candidate was stepped over: an
-        empty list, a start behind the last area and a large alignment place areas beyond it, as in C.
+        ``end`` is checked only after an area that begins at or above the candidate was stepped over. With an
+        empty list, a start behind the last area or a large alignment, the area may lie beyond ``end``, as in C.
 
         Args:
             size: bytes, before rounding up.
-            flags: `VM` bits; IOREMAP aligns by size.
+            flags: `VM` bits. IOREMAP aligns by size.
             start: first address to consider.
             end: bound, see above.
             node: for the descriptor.
             gfp_mask: for the descriptor.
-            align: Unlike C, a further alignment in bytes, a power of two; capped at
+            align: Unlike C, a further alignment in bytes, a power of two. It is capped at
                 ``1 << IOREMAP_MAX_ORDER`` as C caps its own.
 
         Raises:
             InvalidSize: it rounds to 0.
             OutOfMemory: no descriptor ("kmalloc").
-            OutOfVmallocSpace: no hole; logged unless printk_ratelimit is off.
+            OutOfVmallocSpace: No hole fits. It is logged unless printk_ratelimit is off.
             KernelBug: in interrupt.
 
         Kernel: mm/vmalloc.c:169-239.
@@ -278,10 +278,10 @@ class Vmalloc(Machine):
             size: bytes, before rounding up.
             flags: `VM` bits.
             start: first address to consider.
-            end: bound, which C looks at late.
-            node: for the descriptor; any if negative.
+            end: Bound, which C checks late.
+            node: Node of the descriptor, any if negative.
             gfp_mask: for the descriptor.
-            align: bytes, a power of two; 1: none but C's own.
+            align: Bytes, a power of two. 1 adds nothing to C's own alignment.
 
         Raises:
             InvalidSize, OutOfMemory, OutOfVmallocSpace: as for `get_vm_area`.
@@ -313,7 +313,7 @@ class Vmalloc(Machine):
         """Unmap the area that starts at an address and take it off the list.
 
         Returns:
-            It, ``size`` now without the guard page; None when there is none. The caller frees it
+            The area, whose ``size`` now excludes the guard page, or None if there is none. The caller frees it
             (`kfree(area.handle)`), as iounmap() does.
 
         Raises:
@@ -401,7 +401,7 @@ class Vmalloc(Machine):
 
         Args:
             pages: frames, as for `map_vm_area`.
-            count: how many of them; an ``unsigned int`` whose size in bytes wraps at 32 bits, as in C.
+            count: Number of pages, an ``unsigned int``. Their size in bytes wraps at 32 bits, as in C.
             flags: `VM` bits of the area.
             prot: protection bits of the last level.
 
@@ -506,7 +506,7 @@ class Vmalloc(Machine):
         """Back an area the caller reserved (mm/vmalloc.c:473 __vmalloc_area) and return its address.
 
         Raises:
-            OutOfMemory: pages, tables or the page array; the area is gone then.
+            OutOfMemory: No pages, tables or page array. The area is gone then.
             OutOfVmallocSpace: no hole for the page array of a large area.
         """
         return self._vmalloc_area_node(area, index(gfp_mask), self.entry_bits(prot, "__vmalloc_area"), ANY_NODE)
@@ -518,10 +518,10 @@ class Vmalloc(Machine):
         """Back an area the caller reserved with pages of a node (mm/vmalloc.c:425 __vmalloc_area_node).
 
         Args:
-            area: on the list; it is gone if this fails.
+            area: An area on the list. It is gone if this fails.
             gfp_mask: for the pages and the page array.
             prot: protection bits of the last level.
-            node: of the pages; any if negative.
+            node: Node of the pages, any if negative.
             page_array_on_list: False keeps the page array of a large area out of the address space, unlike C.
 
         Raises:
@@ -551,7 +551,7 @@ class Vmalloc(Machine):
         """Allocate virtually contiguous memory.
 
         Args:
-            size: bytes; rounded up to pages, and a guard page is reserved behind them.
+            size: Bytes. They are rounded up to pages, and a guard page is reserved behind them.
 
         Returns:
             The virtual address.
@@ -608,8 +608,8 @@ class Vmalloc(Machine):
     def vread(self, addr: int, count: int) -> bytes:
         """Read kernel virtual memory. Holes between areas and guard pages read as zeros.
 
-        Reading ends behind the last area, so the answer may be shorter than ``count``. What an area is for
-        is not asked: a page that is not mapped is an oops.
+        Reading ends behind the last area, so the answer may be shorter than ``count``. Areas of every kind are
+        read, so a page that is not mapped is an oops.
 
         Args:
             addr: virtual, bytes.
@@ -661,13 +661,13 @@ class Vmalloc(Machine):
 
         Args:
             addr: virtual, bytes.
-            data: bytes, or a buffer in one piece; of wide items all bytes are written.
+            data: Bytes, or a buffer in one piece. If its items are wider than a byte, all their bytes are written.
 
         Returns:
-            How many bytes were gone over, up to the end of the last area.
+            Number of bytes passed, up to the end of the last area.
 
         Raises:
-            KernelOops: a page of an area is not mapped; bytes written before stay.
+            KernelOops: A page of an area is not mapped. Bytes written before stay.
             ArgumentError: ``data`` is no buffer, or not in one piece.
 
         Kernel: mm/vmalloc.c:669.
@@ -713,9 +713,9 @@ class Vmalloc(Machine):
         """Map an area's pages into a user mapping, all of it.
 
         Args:
-            vma: what to cover.
-            addr: of an area with VM_USERMAP.
-            pgoff: pages to skip; its upper bits are lost in the shift, as in C.
+            vma: User mapping to fill.
+            addr: Address of an area with VM_USERMAP.
+            pgoff: Pages to skip. Its upper bits are lost in the shift, as in C.
 
         Raises:
             KernelError: EINVAL: no such area or too small; EFAULT: past the end of the vma (its size is not
@@ -745,7 +745,7 @@ class Vmalloc(Machine):
         """Reserve an area and make all its page tables, guard page's included, without mapping anything.
 
         Raises:
-            OutOfMemory: no descriptor or no table; the area is gone then, the tables made so far stay.
+            OutOfMemory: No descriptor or no table. The area is gone then, but the tables made so far stay.
             OutOfVmallocSpace: no hole.
 
         Kernel: mm/vmalloc.c:791.
@@ -784,7 +784,7 @@ class Vmalloc(Machine):
     # ---- mm/memory.c, beside them
 
     def vmalloc_to_pfn(self, addr: int) -> int | None:
-        """Return the frame a kernel address maps to, or None: not present (mm/memory.c)."""
+        """Return the frame a kernel address maps to, or None if it is not present (mm/memory.c)."""
         return self.init_mm.frame(addr)
 
     def vmalloc_to_page(self, addr: int) -> int | None:

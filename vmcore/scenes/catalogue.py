@@ -235,8 +235,8 @@ def perform(
 
     Args:
         name: Name of a scene in `SCENES`.
-        arch: Architecture, as for `Kernel`; so are the arguments below.
-        cpus: Number of CPUs; where it is not chosen, 2 if the record allows it.
+        arch: Architecture. It and the arguments below are as for `Kernel`.
+        cpus: Number of CPUs. If it is not chosen, it is 2 if the record allows that.
         block: Plugins to leave out.
         listeners: Listeners for both kernels.
         registry: Plugins that are loaded already.

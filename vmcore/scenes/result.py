@@ -115,13 +115,13 @@ class CpuView:
         place: Name that the scene gives the address.
         address: Virtual, bytes.
         cpu: Number of the CPU.
-        process: Number of the process it runs; 0: init_mm.
-        tlb: Physical address of the page by its TLB; -1: the TLB holds that nothing is mapped; None: no entry.
-        tables: Physical address of the page by the tables in use; None: it is not mapped.
-        line: Bytes its data cache has for the address; None: none.
+        process: Number of the process it runs, 0 for init_mm.
+        tlb: Physical address of the page by its TLB. -1 if its entry says "not mapped". None without an entry.
+        tables: Physical address of the page by the tables in use, or None if it is not mapped.
+        line: Bytes that its data cache has for the address, or None.
         dirty: Whether memory lacks these bytes.
-        memory: Bytes of the frame that a load comes to; None: it comes to none.
-        gives: Bytes that a load gives; None: it faults.
+        memory: Bytes of the frame that a load reaches, or None if it reaches none.
+        gives: Bytes that a load returns, or None if it faults.
         stale: Whether the TLB disagrees with init_mm's tables.
     """
 
@@ -178,7 +178,7 @@ class SceneStep:
 
     Attributes:
         text: The action, for people.
-        outcome: Its outcome; "" where there is nothing to say.
+        outcome: Its outcome, or "" if there is nothing to say.
         notes: Actions of the architecture's symbols in this step.
         views: View of each CPU, of every place the scene has named, after the step.
         entries: Page-table entries that the scene is about.
@@ -206,7 +206,7 @@ class Play:
     """One run of a scene.
 
     Attributes:
-        left_out: Symbol that was replaced by nothing; "": none.
+        left_out: Symbol that was replaced by nothing, or "" if none was.
         steps: The steps, in order.
         reports: Reports of the coherence checker.
         repeated: Number of further reports of the same.
@@ -254,7 +254,7 @@ class Performance:
         without: The play without the symbol.
         complete: The play with it.
         difference: The steps that came out differently.
-        why: Why nothing goes wrong here; "" where there is a difference.
+        why: Why nothing goes wrong here, or "" if there is a difference.
     """
 
     scene: Scene

@@ -58,7 +58,7 @@ class Stage:
 
     Attributes:
         kernel: A kernel with a coherence checker.
-        left_out: Symbol that is replaced by nothing in this play; "": none.
+        left_out: Symbol that is replaced by nothing in this play, or "" if none is.
         steps: Steps so far.
         addresses: Addresses that every step shows, by the name of the place.
     """

@@ -1,7 +1,8 @@
 """Replay golden bundles and compare: ``python -m vmcore.golden FILE...``.
 
-A bundle is JSON lines: a header a script, then a line an op with its arguments, result, every event in order
-and the counters; at ``dump`` the whole area list and every page-table entry. Everything is compared.
+A bundle is a file of JSON lines. Each script has one header, then one line for each op: its arguments, its result,
+all events in order and the counters. The op ``dump`` also has the whole area list and all page-table entries. All
+of these are compared.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def _levels(value: object) -> bool:
     )
 
 
-#: What a header must have: a test for it, and what it is called in an error.
+#: Fields of a header: a test of the value, and the expectation that an error names.
 _HEADER: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("bits", "page_shift", "ioremap_max_order", "sizeof_vm_struct", "num_physpages"),
                     (_natural, "a number")),
@@ -57,9 +58,9 @@ _HEADER: dict[str, tuple[Callable[[Any], bool], str]] = {
     "vmalloc_end": (_number, "an address as text"),
     "physpages": (lambda v: _natural(v) and 0 < v <= MAX_PAGES, f"1 to {MAX_PAGES}"),
 }  # fmt: skip
-_PHYSPAGES = "8192"  # what a script ran with where its argv does not say
+_PHYSPAGES = "8192"  # the value of a script whose argv does not give it
 _OPTIONS = {"--physpages", "--num-physpages", "--vmalloc-start", "--vmalloc-end"}
-#: what the generator of scripts aims at, those that end in BUG or OOPS last
+#: kinds of scripts that the generator makes. Those that end in BUG or OOPS come last
 _KINDS = [
     "mixed",
     "tight",
@@ -87,8 +88,8 @@ _KINDS = [
     "nested_freed",
 ]
 _CONTEXT = 3  # ops shown before a mismatch
-_LONGEST_LINE = 1 << 20  # bytes; those of dumps have 100 KiB
-_SCRIPT_BYTES = 8 << 20  # of one script, which is held in memory; as Python's objects it is 25 times as large
+_LONGEST_LINE = 1 << 20  # bytes. Lines of dumps have 100 KiB
+_SCRIPT_BYTES = 8 << 20  # bytes of one script, which is held in memory: its Python objects are 25 times as large
 
 
 @define
@@ -96,10 +97,10 @@ class Script:
     """One script of a bundle.
 
     Attributes:
-        file: the bundle.
-        line: of its header, from 1.
-        header: its header.
-        ops: (line number, op line), in order.
+        file: Path of the bundle.
+        line: Line number of the header, from 1.
+        header: The header.
+        ops: Tuples (line number, op line), in order.
     """
 
     file: str
@@ -109,7 +110,7 @@ class Script:
 
     @property
     def name(self) -> str:
-        """Its name, or its place."""
+        """The name of the script, or its place in the bundle."""
         return str(self.header.get("script", f"script at line {self.line}"))
 
 
@@ -129,8 +130,8 @@ def read_bundle(path: str) -> Iterator[Script]:
     """Read the scripts of a bundle (plain, gzip or xz), one at a time.
 
     Raises:
-        GoldenError: it cannot be read, a line is not JSON, a line or a script is too long, or an op stands
-            before any header.
+        GoldenError: The bundle cannot be read, a line is not JSON, a line or a script is too long, or an op
+            stands before any header.
     """
     current: Script | None = None
     number = size = 0
@@ -211,10 +212,10 @@ def expand(events: list[list[Any]]) -> list[Event]:
 
 
 def _expected(line: dict[str, Any]) -> dict[str, Any]:
-    """Return an op's line with lists of calls taken apart.
+    """Return an op's line with its lists of calls expanded.
 
     Raises:
-        GoldenError: it has no op, or lists are not shaped as bundles shape them.
+        GoldenError: The line has no op, or a list has another shape than in bundles.
     """
     if not isinstance(line.get("op"), str) or not line["op"].strip():
         raise GoldenError(f"op: found {line.get('op')!r}, expected the text of an op")
@@ -253,7 +254,7 @@ def _header_mismatch(run: ScriptRun, header: dict[str, Any]) -> str:
 
 
 def _difference(want: dict[str, Any], got: dict[str, Any]) -> str:
-    """Say how two lines differ first, or "" if they do not."""
+    """Return the first difference of two lines, or "" if they are equal."""
     for key in [*want, *(k for k in got if k not in want)]:
         a, b = (line.get(key, "nothing") for line in (want, got))
         if a == b:
@@ -269,10 +270,10 @@ def _difference(want: dict[str, Any], got: dict[str, Any]) -> str:
 
 
 def replay(script: Script, registry: Registry, tally: Tally) -> None:
-    """Run one script and add to the tally. It is left at its first mismatch.
+    """Run one script and add to the tally. The run stops at the first mismatch.
 
     Raises:
-        GoldenError: the script cannot be run; names file and line.
+        GoldenError: The script cannot be run. The error names file and line.
     """
     tally.scripts += 1
     try:

@@ -1,8 +1,7 @@
-"""Run op scripts, a line an op, on a machine wired as the compiled C file's test harness is.
+"""Run op scripts, which have one op a line, on a machine wired like the test harness of the compiled C file.
 
-One LIFO stack of page ids for all zones, page tables outside of it, new pages filled with ``0xa5 ^ id``,
-kmalloc ids that are never reused. Results and events have the form that golden bundles have; events are
-expanded to one a call.
+All zones share one LIFO stack of page ids. Page tables are outside of it. New pages are filled with ``0xa5 ^ id``.
+kmalloc ids are never reused. Results and events have the form of golden bundles, with one event for each call.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ from vmcore.port.vmalloc import Vmalloc
 from vmcore.units import Bank
 from vmcore.wording import counted
 
-_TABLES = Bank(0x4000_0000, 0x4800_0000)  # where page tables come from, beyond every page of a script
-MAX_PAGES = 1 << 15  #: what a script's machine may have: every page that it hands out is filled
-_BYTES_MOST = 4 << 20  # that an op may read or write
+_TABLES = Bank(0x4000_0000, 0x4800_0000)  # memory for page tables, beyond every page of a script
+MAX_PAGES = 1 << 15  #: most pages of a script's machine, which fills every page that it hands out
+_BYTES_MOST = 4 << 20  # most bytes that an op may read or write
 _MAX_ENTRIES = 1 << 20  # pages that one op may map or make tables for: 4 GiB
 _NOT_PRESENT = 15  # the protection number of an entry that is neither none nor present
 _MEM_MAP = {32: (0x2000_0000, 32), 64: (0x1000_0000_0000, 64)}  # the harness' struct pages, by word bits
@@ -77,7 +76,7 @@ class PageStack:
 
 
 class _TableStack:
-    """A `TableSource` from memory of its own. No script is meant to run out of it."""
+    """A `TableSource` with memory of its own, which is enough for every script."""
 
     def __init__(self, start: int, page: int) -> None:
         self._next, self._page = start, page
@@ -106,12 +105,12 @@ class KmallocCount:
         return self.next - 1 + _FIRST_HANDLE
 
     def free(self, handle: int) -> None:
-        """Count an object out."""
+        """Count a freed object."""
         self.live -= 1
 
 
 class Protections:
-    """Protection numbers 0 to 15 as bit patterns of the last level, told apart by four bits below the frame."""
+    """Protection numbers 0 to 15 as bit patterns of the last level. Four bits below the frame hold the number."""
 
     def __init__(self, arch: Architecture) -> None:
         level = arch.levels[-1]
@@ -143,7 +142,7 @@ def _signed(value: int) -> int:
 
 
 class _Recorder:
-    """Listens to every event of a machine and writes it down as bundles do, one a call."""
+    """A listener that records every event of a machine in the form of bundles, one for each call."""
 
     def __init__(self, arch: Architecture, protections: Protections) -> None:
         self.events: list[Event] = []
@@ -235,10 +234,10 @@ def page_id(frame: int | None) -> int | None:
 
 
 def pick(registry: Registry, header: Mapping[str, Any]) -> Architecture:
-    """Choose an installed record that has a header's geometry, first by name, and lay the header over it.
+    """Choose the first installed record, by name, that has a header's geometry. Apply the header to it.
 
     Raises:
-        GoldenError: no record has it.
+        GoldenError: No record has that geometry.
     """
     wanted = [tuple(level) for level in header["levels"]]
     for arch in registry.architectures.values():
@@ -304,7 +303,7 @@ class ScriptRun:
         """Wire the machine a header asks for.
 
         Raises:
-            GoldenError: nothing installed fits the header.
+            GoldenError: No installed record fits the header.
         """
         arch = pick(registry, header)
         self.arch, self.protections = arch, Protections(arch)
@@ -335,7 +334,7 @@ class ScriptRun:
     # ---- one op
 
     def run(self, text: str) -> dict[str, Any]:
-        """Run one op and return its line as bundles have it, events expanded.
+        """Run one op and return its line in the form of bundles, with its events expanded.
 
         Raises:
             GoldenError: the op is unknown or its arguments do not fit it.
@@ -384,7 +383,7 @@ class ScriptRun:
         return out
 
     def _number(self, text: str) -> int:
-        """Read a number: decimal, hex, $N, a name, each followed by any number of +n or -n."""
+        """Read a number: decimal, hex, $N or a name, then any number of +n or -n, for example $3+4096."""
         parts = text.replace("-", "+-").split("+")
         named = {"ULONG_MAX": self.arch.word_mask, "VMALLOC_START": self.kernel.layout.vmalloc_start}
         named["VMALLOC_END"] = self.kernel.layout.vmalloc_end
@@ -494,7 +493,7 @@ class ScriptRun:
         return {}
 
     def _behind(self, addr: int) -> int:
-        """Return the bytes from an address to the end of the last area, which no access passes."""
+        """Return the bytes from an address to the end of the last area. No access goes beyond that end."""
         return max(max((area.addr + area.size for area in self.kernel.vmlist), default=0) - addr, 0)
 
     def _vread(self, name: str, a: list[Any], result: _Result) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""ELF cores: QEMU's dump-guest-memory, kdump's /proc/vmcore, and whatever else has PT_LOAD with p_paddr.
+"""ELF cores: QEMU's dump-guest-memory, kdump's /proc/vmcore, and all others that have PT_LOAD with p_paddr.
 
 ``p_filesz`` bytes of a segment are in the file. The rest of ``p_memsz`` is not in the dump: the one that left it
 out (makedumpfile, a user) did not say that it was zero.
@@ -16,7 +16,7 @@ from vmcore.dump.segments import Contents
 from vmcore.errors import DumpError
 from vmcore.wording import counted
 
-_NOTE_BYTES = 1 << 24  #: most that is read of all notes
+_NOTE_BYTES = 1 << 24  #: most bytes of all notes that are read
 _NOTES_MOST = 1 << 14  #: a few per CPU
 _HEADERS_MOST = 1 << 20  #: program headers; kdump writes one for each stretch of RAM
 _NOT_PHYSICAL = (1 << 64) - 1, (1 << 32) - 1  #: p_paddr of /proc/kcore's vmalloc segments
@@ -26,7 +26,7 @@ def read_elf(path: str, file: mmap) -> Contents:
     """Return the contents that an ELF core claims.
 
     Raises:
-        DumpError: it is no ELF core, is big-endian, or its header is cut or contradicts itself.
+        DumpError: The file is no ELF core, is big-endian, or its header is cut or contradicts itself.
     """
     kind, machine, phoff, shoff, entsize, count = _header(path, file)
     phdr = elf.PHDR[kind]
@@ -75,7 +75,7 @@ def _header(path: str, file: mmap) -> tuple[int, int, int, int, int, int]:
 
 
 def _many(path: str, file: mmap, kind: int, shoff: int) -> int:
-    """Return the number of program headers where there are too many for e_phnum."""
+    """Return the number of program headers if it is too large for e_phnum."""
     at = shoff + elf.SH_INFO_AT[kind]
     if shoff == 0 or at + 4 > len(file):
         raise DumpError(path, shoff, "no section header", "one with the number e_phnum leaves to it")
@@ -100,7 +100,7 @@ def _notes(headers: np.ndarray, file: mmap, problems: list[str]) -> list[Note]:
 
 
 def _read_notes(data: bytes, offset: int, out: list[Note], problems: list[str]) -> None:
-    """Add the notes of one segment. Zeros, or a note that is cut, end it."""
+    """Add the notes of one segment. Zeros, or a note that is cut, end the list."""
     at = 0
     while at + elf.NHDR.size <= len(data):
         name_bytes, desc_bytes, kind = elf.NHDR.unpack_from(data, at)

@@ -1,6 +1,6 @@
 """LiME dumps: ranges of RAM, each behind a header of 32 bytes.
 
-Source: LiME's doc/README.md, "Spec"; the header's ``e_addr`` is the last byte's address.
+The header's ``e_addr`` is the address of the last byte. Source: LiME's doc/README.md, "Spec".
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _MOST = 1 << 20  #: ranges; real machines have dozens
 
 
 def read_lime(path: str, file: mmap) -> Contents:
-    """Return the contents that a LiME file claims. A damaged header ends it.
+    """Return the contents that a LiME file claims. Reading ends at a damaged header.
 
     Raises:
-        DumpError: already the first header is damaged, or of a version that is not known.
+        DumpError: The first header is damaged, or its version is not known.
     """
     found: list[tuple[int, int, int]] = []
     problems: list[str] = []

@@ -1,4 +1,4 @@
-"""Raw images: nothing but bytes. The user says where they belong."""
+"""Raw images, which hold only the bytes of memory. The user gives their physical addresses."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from vmcore.errors import DumpError
 from vmcore.units import Bank
 from vmcore.wording import counted
 
-_TOP = 1 << 62  #: above every physical address there is
+_TOP = 1 << 62  #: above every physical address of a machine
 
 
 def read_raw(path: str, file: mmap, base: int, banks: Sequence[Bank] | None) -> Contents:
-    """Return the contents of an image that has its banks one after the other. One bank at ``base`` if none.
+    """Return the contents of an image with its banks one after the other. Without banks, one begins at ``base``.
 
     Raises:
-        DumpError: a base beside banks, or banks that are empty or overlap.
+        DumpError: Both a base and banks are given, or banks are empty or overlap.
     """
     if banks is None:
         banks = (Bank(base, base + len(file)),)
@@ -40,7 +40,7 @@ def read_flat(path: str, file: mmap, base: int, banks: Sequence[Bank] | None) ->
     """Return the contents of an image with holes: physical address ``x`` is at offset ``x - base``.
 
     Raises:
-        DumpError: banks that are empty, overlap, or begin below ``base``.
+        DumpError: Banks are empty, overlap, or begin below ``base``.
     """
     if banks is None:
         return read_raw(path, file, base, None)

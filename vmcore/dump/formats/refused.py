@@ -14,7 +14,7 @@ _VMWARE = "a VMware snapshot state", "give the .vmem file beside it as a raw ima
 _WINDOWS = "take a raw image or an ELF core of the machine"
 _QEMU = "use QEMU's dump-guest-memory, or pmemsave for a raw image"
 
-#: First bytes, what they are, and what to do.
+#: First bytes, name of the format, and advice.
 _KNOWN = (
     (b"KDUMP   ", "a compressed kdump file", f"{_KDUMP}, or QEMU's dump-guest-memory without -z, -l and -s"),
     (b"DISKDUMP", "a diskdump file", _KDUMP),
@@ -37,10 +37,10 @@ _KNOWN = (
 
 
 def refuse_unknown(path: str, file: mmap) -> NoReturn:
-    """Refuse a file that is neither of the formats with a magic nor called raw.
+    """Refuse a file without the magic of a supported format that the user did not call raw.
 
     Raises:
-        DumpError: always; with what to do.
+        DumpError: Always. It says what to do.
     """
     head = file[:16]
     for magic, name, advice in _KNOWN:
