@@ -28,7 +28,7 @@ from vmcore.events import FlushAction
 BAD_ARGUMENT = (TypeError, ValueError, AttributeError)
 
 
-class ThreadState(threading.local):
+class ThreadState:
     """The state of one Python thread in a machine.
 
     Attributes:
@@ -38,10 +38,22 @@ class ThreadState(threading.local):
         began: number of log lines when the thread's last call into the port began.
     """
 
-    inside = False
-    actions: list[FlushAction] | None = None
-    running = 0
-    began = 0
+    __slots__ = ("actions", "began", "inside", "running")
+
+    def __init__(self) -> None:
+        self.inside = False
+        self.actions: list[FlushAction] | None = None
+        self.running = self.began = 0
+
+
+class ThreadStates(threading.local):
+    """The states of all threads in a machine. Each thread sees its own, ``mine``.
+
+    A function that needs several attributes reads ``mine`` once: to read a plain attribute is much faster.
+    """
+
+    def __init__(self) -> None:
+        self.mine = ThreadState()
 
 
 class Life:
@@ -50,14 +62,14 @@ class Life:
     Attributes:
         dead: the first BUG, oops, interrupted call or `close()` that ended the kernel. None while it lives.
         steps: goes up before each change.
-        thread: the state of the running Python thread.
+        threads: the states of the Python threads.
         tlbs: the TLBs that a failure stops.
     """
 
     def __init__(self) -> None:
         self.dead: KernelFailure | None = None
         self.steps = 0
-        self.thread = ThreadState()
+        self.threads = ThreadStates()
         self.tlbs: list[TranslationBuffer] = []
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
@@ -157,7 +169,7 @@ def mutating(function: Callable[Concatenate[_L, _P], _R]) -> Callable[Concatenat
     @wraps(function)
     def call(self: _L, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         life, log = self.life, self.log
-        thread = life.thread
+        thread = life.threads.mine
         if life.dead is not None:
             raise KernelDead(life.dead)
         thread.began, steps = log.printk_count, life.steps

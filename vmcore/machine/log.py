@@ -43,7 +43,7 @@ class Log:
 
     def lines(self) -> tuple[str, ...]:
         """Return the lines logged since this thread's last call into the port began."""
-        new = self.printk_count - self._life.thread.began
+        new = self.printk_count - self._life.threads.mine.began
         return tuple(self.dmesg[-new:]) if new else ()
 
     def warn_on(self, condition: str, function: str) -> None:

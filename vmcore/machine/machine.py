@@ -71,7 +71,7 @@ class Machine:
     ) -> None:
         self.arch, self.layout, self.memory, self.pages, self.slab = arch, layout, memory, pages, slab
         self.life = Life()
-        self.events = guarded(events, self.life.thread)
+        self.events = guarded(events, self.life.threads)
         self.log = Log(self.life, self.events)
         self.log.note(layout.notes)
         self.faults = Faults()

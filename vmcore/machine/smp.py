@@ -60,7 +60,7 @@ class Smp:
     @property
     def cpu(self) -> Cpu:
         """The CPU that this Python thread runs on."""
-        return self.cpus[self._life.thread.running]
+        return self.cpus[self._life.threads.mine.running]
 
     @contextmanager
     def on_cpu(self, cpu: int | Cpu) -> Iterator[Cpu]:
@@ -69,7 +69,7 @@ class Smp:
         Raises:
             ConfigurationError: there is no such CPU.
         """
-        thread, number = self._life.thread, self.number(cpu)
+        thread, number = self._life.threads.mine, self.number(cpu)
         before, thread.running = thread.running, number
         try:
             yield self.cpus[number]
@@ -99,7 +99,7 @@ class Smp:
         if self._events.ipi is not None:
             self._interrupt_others(cpu, "flush_tlb_all")
         if not self._tlbs_hold:
-            actions = self._life.thread.actions
+            actions = self._life.threads.mine.actions
             if actions is not None:
                 actions.append(self._whole_tlb)
             return
@@ -126,7 +126,7 @@ class Smp:
         self._act(FlushAction("cache", "all", 1, 0 if cache is None else cache.clean_and_invalidate()))
 
     def _act(self, action: FlushAction) -> None:
-        actions = self._life.thread.actions
+        actions = self._life.threads.mine.actions
         if actions is not None:
             actions.append(action)
 

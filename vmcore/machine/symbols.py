@@ -16,7 +16,7 @@ from vmcore.hookspecs import FlushSymbol
 from vmcore.host import Host
 from vmcore.linking.link import Events, Linked
 from vmcore.linking.weak import flush_nothing
-from vmcore.machine.life import BAD_ARGUMENT, Life, ThreadState
+from vmcore.machine.life import BAD_ARGUMENT, Life, ThreadStates
 
 FLUSH_LOG = 4096  #: calls that `Symbols.flush_log` keeps; the counts are of all calls
 FLUSH_SYMBOLS = ("flush_cache_vmap", "flush_cache_vunmap", "flush_tlb_kernel_range")
@@ -63,18 +63,6 @@ class Symbols:
         self._counting = threading.Lock()
         self.syncs = 0
 
-    def flush_cache_vmap(self, start: int, end: int) -> None:
-        """Flush the caches over ``[start, end)``, which was mapped."""
-        self.flush("flush_cache_vmap", start, end)
-
-    def flush_cache_vunmap(self, start: int, end: int) -> None:
-        """Flush the caches over ``[start, end)``, which is about to be unmapped."""
-        self.flush("flush_cache_vunmap", start, end)
-
-    def flush_tlb_kernel_range(self, start: int, end: int) -> None:
-        """Flush the TLBs over ``[start, end)``."""
-        self.flush("flush_tlb_kernel_range", start, end)
-
     def flush(self, symbol: str, start: int, end: int) -> None:
         """Call a flush symbol for ``[start, end)`` on the running CPU, and log the actions it took.
 
@@ -86,7 +74,7 @@ class Symbols:
             raise KernelDead(life.dead)
         life.steps += 1
         try:
-            call, cpu = self._flush[symbol], life.thread.running if self._several else 0
+            call, cpu = self._flush[symbol], life.threads.mine.running if self._several else 0
             actions = () if call is None else self._run(call, cpu, start, end)
             done = (symbol, cpu, start, end, actions)
             pages = -(-(end - start) >> self._page_shift)
@@ -104,7 +92,7 @@ class Symbols:
     def _run(self, call: FlushSymbol, cpu: int, start: int, end: int) -> tuple[FlushAction, ...]:
         """Call a symbol that is not weak and return the actions it took."""
         actions: list[FlushAction] = []
-        thread = self._life.thread
+        thread = self._life.threads.mine
         before, thread.inside, thread.actions = thread.inside, True, actions
         try:
             call(self._host, cpu, start, end)
@@ -121,7 +109,7 @@ class Symbols:
     def vmalloc_sync_all(self) -> None:
         """Call the symbol of that name."""
         self._life.steps += 1
-        thread = self._life.thread
+        thread = self._life.threads.mine
         before, thread.inside = thread.inside, True
         try:
             self.linked.vmalloc_sync_all(self._host)
@@ -135,7 +123,7 @@ class Symbols:
         """Offer a kernel address that faulted to the symbol. True means that it repaired the tables."""
         if self._life.dead is not None:
             return False
-        thread = self._life.thread
+        thread = self._life.threads.mine
         before, thread.inside = thread.inside, True
         try:
             repaired = self.linked.vmalloc_fault(self._host, cpu, address, error_code)
@@ -146,11 +134,12 @@ class Symbols:
         return repaired
 
 
-def guarded(events: Events, thread: ThreadState) -> Events:
+def guarded(events: Events, threads: ThreadStates) -> Events:
     """Wrap the events that have listeners, so that a listener that calls back into the port is found out."""
 
     def guard(caller: Callable[..., Any]) -> Callable[..., Any]:
         def event(**arguments: Any) -> None:
+            thread = threads.mine
             before, thread.inside = thread.inside, True
             try:
                 caller(**arguments)

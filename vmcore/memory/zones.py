@@ -222,7 +222,8 @@ class PageAllocator:
                 frames = np.array([frame], np.int64)
             else:
                 frames = self._take(count, chain)
-                self._mark(frames, True)
+                if len(frames):
+                    self._mark(frames, True)
         if zero and len(frames):
             self._memory.zero_frames(frames)
         return frames
@@ -240,28 +241,37 @@ class PageAllocator:
             return parts[0]
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
-    def _mark(self, frames: np.ndarray, used: bool) -> None:
-        """Note that frames are handed out, or given back. All of them were the opposite.
+    def _mark(self, frames: np.ndarray, used: bool) -> tuple[int, int]:
+        """Note that frames, at least one, are handed out, or given back. All of them were the opposite.
+
+        Returns:
+            The lowest and the highest frame.
 
         Raises:
             BrokenInvariant: one of those given back is not handed out, or is given twice; then nothing is noted.
+            BusError: one of them is in no bank of RAM; then nothing is noted.
         """
-        n, rows = len(frames), self._memory.page_rows(frames)
+        n = len(frames)
+        numbers = frames.tolist() if n <= _FEW else (int(frames.min()), int(frames.max()))
+        ends = min(numbers), max(numbers)
+        # page_rows() does not look for RAM where one bank is all there is
+        low, high = (self._memory.offset(frame << self._shift) >> self._shift for frame in ends)
+        rows = self._memory.page_rows(frames)
         if n <= _FEW:
             self._mark_few(rows.tolist(), frames, used)
-            return
-        low, high = int(rows.min()), int(rows.max())
+            return ends
         if high - low == n - 1 and 2 * int(rows.sum()) == n * (low + high):
             where: slice | np.ndarray = slice(low, high + 1)  # no gap, in any order
         elif high - low < _SPREAD * n:
             self._mark_spread(frames, rows, slice(low, high + 1), used)
-            return
+            return ends
         else:
             where = rows
         if not used and not (self._in_use[where].all() and (where is not rows or len(np.unique(rows)) == n)):
             raise self._double_free(frames)
         self._in_use[where] = used
         self.pages_in_use += n if used else -n
+        return ends
 
     def _mark_few(self, rows: list[int], frames: np.ndarray, used: bool) -> None:
         for done, row in enumerate(rows):
@@ -359,11 +369,7 @@ class PageAllocator:
         with self._lock:
             if len(frames) == 1 and self._free_one(frames.item()):
                 return
-            numbers = frames.tolist() if len(frames) <= _FEW else (int(frames.min()), int(frames.max()))
-            for frame in (min(numbers), max(numbers)):
-                self._memory.offset(frame << self._shift)  # is there RAM?
-            self._mark(frames, False)
-            lowest, highest = self._home(min(numbers)), self._home(max(numbers))
+            lowest, highest = map(self._home, self._mark(frames, False))
             if lowest == highest:
                 self._homes[lowest][2].give(frames)
                 return

@@ -265,13 +265,14 @@ class AreaList:
         b, i = first
         if addr + size <= self._areas.buckets[b].addrs[i]:
             return first, addr
-        fit = self._areas.first_fit((b, i + 1), last[0], size, align) or last
-        position = min(fit, last)
+        fit = self._areas.first_fit((b, i + 1), last[0], size, align)
+        position = fit if fit is not None and fit < last else last
         return position, self._align(self._areas.end_before(position), align)
 
     def _visit(self, position: Position) -> None:
         """Count the loop bodies up to a position. At the list's end there is none."""
-        self.nodes_visited += min(self._areas.rank(position) + 1, self._areas.count)
+        before = self._areas.rank(position)
+        self.nodes_visited += before + (before < self._areas.count)
 
     def _position_at(self, addr: int) -> Position | None:
         """Find the first area in list order that begins at an address."""
@@ -303,6 +304,8 @@ class AreaList:
         before, after = self._areas.end_before(position), self._areas.addr_at(successor)
         if after is None:
             after = self._mask
+        if before <= addr < end <= after and not (addr | end) & self._page_size - 1:
+            return 0  # nearly always
         return (before > addr) + (end > after) - (before > after) + self._malformed(addr, end)
 
 

@@ -80,9 +80,9 @@ class Vmalloc(Machine):
         end = addr + size & self.word_mask
         if addr >= end:
             self.log.bug("addr >= end", "unmap_kernel_range")
-        self.symbols.flush_cache_vunmap(addr, end)
+        self.symbols.flush("flush_cache_vunmap", addr, end)
         self.init_mm.unmap(addr, end)
-        self.symbols.flush_tlb_kernel_range(addr, end)
+        self.symbols.flush("flush_tlb_kernel_range", addr, end)
 
     def _unmap_vm_area(self, area: VmStruct) -> None:
         """Unmap an area, guard page included (mm/vmalloc.c:90)."""
@@ -184,7 +184,7 @@ class Vmalloc(Machine):
             self.log.bug("addr >= end", "map_vm_area")
         self.life.steps += 1
         result = self.init_mm.map(addr, end, pages, prot)
-        self.symbols.flush_cache_vmap(addr, end)
+        self.symbols.flush("flush_cache_vmap", addr, end)
         return result
 
     def _map_failure(self, area: VmStruct, result: MapResult) -> OutOfMemory:
@@ -254,9 +254,12 @@ class Vmalloc(Machine):
         """Reserve an area in a window (mm/vmalloc.c:241 __get_vm_area). See `_get_vm_area_node`."""
         return self._get_vm_area_node(size, index(flags), index(start), index(end), ANY_NODE, GFP_KERNEL)
 
+    @mutating
     def get_vm_area(self, size: int, flags: int) -> VmStruct:
         """Reserve an area in the vmalloc window (mm/vmalloc.c:257). See `_get_vm_area_node`."""
-        return self.raw_get_vm_area(size, flags, self.layout.vmalloc_start, self.layout.vmalloc_end)
+        layout = self.layout
+        start, end = layout.vmalloc_start, layout.vmalloc_end
+        return self._get_vm_area_node(size, index(flags), start, end, ANY_NODE, GFP_KERNEL)
 
     @mutating
     def get_vm_area_node(self, size: int, flags: int, node: int, gfp_mask: int) -> VmStruct:
@@ -538,8 +541,9 @@ class Vmalloc(Machine):
         if not size:
             raise InvalidSize(asked)
         self.check_num_physpages(size >> self.page_shift)
-        window = self.layout.vmalloc_start, self.layout.vmalloc_end
-        area = self._get_vm_area_node(size, _ALLOC, *window, node, gfp_mask)
+        layout = self.layout
+        start, end = layout.vmalloc_start, layout.vmalloc_end
+        area = self._get_vm_area_node(size, _ALLOC, start, end, node, gfp_mask)
         return self._vmalloc_area_node(area, gfp_mask, prot, node)
 
     @mutating
@@ -547,6 +551,7 @@ class Vmalloc(Machine):
         """Allocate with a page-allocator mask and a protection (mm/vmalloc.c:505 __vmalloc). See `vmalloc`."""
         return self._vmalloc_node(size, index(gfp_mask), self.entry_bits(prot, "__vmalloc"), ANY_NODE)
 
+    @mutating
     def vmalloc(self, size: int) -> int:
         """Allocate virtually contiguous memory.
 
@@ -564,7 +569,7 @@ class Vmalloc(Machine):
 
         Kernel: mm/vmalloc.c:520.
         """
-        return self.raw_vmalloc(size, GFP_KERNEL | _HIGHMEM, self.page_kernel)
+        return self._vmalloc_node(size, GFP_KERNEL | _HIGHMEM, self.page_kernel, ANY_NODE)
 
     @mutating
     def vmalloc_user(self, size: int) -> int:
