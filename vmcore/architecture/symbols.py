@@ -14,8 +14,8 @@ from vmcore.architecture.fields import typed
 class Symbols:
     """The strong definitions of one machine. A symbol that is None is left to a link hook or its weak definition.
 
-    ``kernel`` is the kernel that calls the symbol, a `vmcore.host.Host`. ``cpu`` is the number of the CPU that runs
-    the symbol. `vmcore.hookspecs` describes each symbol.
+    ``kernel`` is the kernel that calls the symbol, a `vmcore.host.Host`. ``cpu`` is the number of the CPU that
+    runs the symbol. `vmcore.hookspecs` describes each symbol.
 
     Attributes:
         flush_cache_vmap: ``(kernel, cpu, start, end)``; runs after a range was mapped.
