@@ -1,4 +1,4 @@
-"""The built-in architectures, imported as ``vmcore_arches``. They arrive as any other plugin does."""
+"""The built-in architectures, imported as ``vmcore_arches``. They are a plugin like any other."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ vmcore_api = (1, 2)
 
 @hookimpl
 def vmcore_architectures() -> tuple[Architecture, ...]:
-    """Bring the eight built-in records."""
+    """Return the eight built-in records."""
     return I386, I386_HIGHMEM, I386_PAE, I386_PAE_HIGHMEM, X86_64, ARMV5, ARMV7, ARMV7_HIGHMEM

@@ -8,11 +8,11 @@ from vmcore.architecture import LayoutRequest
 from vmcore.errors import LayoutError
 from vmcore.units import Bank
 
-KERNEL_BYTES = 4 << 20  #: what the kernel itself takes at the start of RAM, in every built-in layout
+KERNEL_BYTES = 4 << 20  #: the bytes at the start of RAM that hold the kernel, in every built-in layout
 
 
 def banks_at(name: str, request: LayoutRequest, base: int) -> tuple[Bank, ...]:
-    """Return the banks of a request, which must begin where the machine's RAM does and hold the kernel there.
+    """Return the banks of a request. The first must begin where the machine's RAM does, and hold the kernel there.
 
     Args:
         name: the architecture, for messages.
@@ -20,7 +20,7 @@ def banks_at(name: str, request: LayoutRequest, base: int) -> tuple[Bank, ...]:
         base: PHYS_OFFSET, bytes.
 
     Raises:
-        LayoutError: no RAM at ``base``, or too little in the first bank.
+        LayoutError: there is no RAM at ``base``, or too little in the first bank.
     """
     banks = request.banks(base)
     if not banks or banks[0].start != base:
@@ -37,10 +37,10 @@ def banks_at(name: str, request: LayoutRequest, base: int) -> tuple[Bank, ...]:
 
 
 def without_holes(name: str, banks: tuple[Bank, ...], end: int) -> None:
-    """Refuse holes in RAM below ``end``, where the linear map of a 32-bit machine ends.
+    """Refuse holes in RAM below ``end``, the address where the linear map of a 32-bit machine ends.
 
     Raises:
-        LayoutError: there is one.
+        LayoutError: there is a hole.
     """
     for bank, above in pairwise(banks):
         if bank.end != above.start and bank.end < end:

@@ -42,7 +42,7 @@ def _modules() -> dict[str, str]:
 
 
 def _imported(module: str, name: str) -> object:
-    """Return a name of a module; of the package itself, a module."""
+    """Return the object that a module has under a name. The names of the package itself are its modules."""
     return import_module(f"{module}.{name}") if module == __name__ else getattr(import_module(module), name)
 
 

@@ -1,4 +1,4 @@
-"""The script ``vmcore`` and ``python -m vmcore``: the command line, as a process of its own."""
+"""Run the command line as a process: the script ``vmcore``, or ``python -m vmcore``."""
 
 from vmcore.system.signals import end_on_signals
 

@@ -1,4 +1,4 @@
-"""Arrays: the names of their types, and their sign rule.
+"""The names of array types, and the rule for their signs.
 
 Virtual addresses are unsigned (uint64). Physical addresses and frames are signed (int64), so that -1 can stand
 for "none", for example `vmcore.flags.NO_FRAME`.
@@ -18,7 +18,7 @@ Words: TypeAlias = NDArray[np.unsignedinteger]  #: page-table entries, as wide a
 
 
 def readonly(array: np.ndarray) -> np.ndarray:
-    """Return a view that cannot be written through, for an event."""
+    """Return a read-only view of an array, for example to hand it to an event."""
     view = array.view()
     view.flags.writeable = False
     return view

@@ -1,7 +1,7 @@
-"""Every exception vmcore raises on purpose, one class per cause a caller may handle.
+"""Every exception that vmcore raises on purpose. Each cause that a caller may handle has a class of its own.
 
-A message says: subject, finding, expectation, advice; addresses in hex. The facts
-are attributes too, so that no program needs to parse the text.
+A message gives the subject, the finding, the expectation and the advice, in this order. Addresses are in hex. The
+facts are attributes too, so that no program needs to parse the text.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 def choices(found: str, valid: Iterable[str], what: str) -> str:
-    """Return the tail of an error about a name: the nearest match and all that is valid."""
+    """Return the end of a message about an unknown name: the nearest match, then all valid names.
+
+    For example, ``choices("amr", ["arm", "x86"], "valid")`` is "did you mean 'arm'? valid: arm, x86".
+    """
     known = sorted(valid)
     near = get_close_matches(found, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
@@ -31,12 +34,12 @@ def _bounded(text: str) -> str:
 
 
 class VmcoreError(Exception):
-    """Anything that vmcore itself reports. The command line prints it without a traceback.
+    """The base class of all errors that vmcore reports. The command line prints them without a traceback.
 
-    Its text and its notes are one line each and safe to print: `vmcore.wording.printable` escapes what files,
-    names and plugins put into them. Long ones are cut in the middle: the subject stands first, the advice last.
-    Attributes hold the facts as they were found. Every exception crosses process boundaries by pickle, with its
-    message and its facts.
+    The text and each note are one line and safe to print, because `vmcore.wording.printable` escapes the text of
+    files, names and plugins in them. A long text is cut in the middle, because the subject stands first and the
+    advice last. Attributes hold the facts as they were found. Every exception can be pickled, and keeps its
+    message and its facts in another process.
     """
 
     def __str__(self) -> str:
@@ -51,7 +54,7 @@ class VmcoreError(Exception):
 
 
 def _restore(kind: type[VmcoreError], args: tuple[object, ...]) -> VmcoreError:
-    """Make an exception again without its constructor, which takes facts and not the message."""
+    """Rebuild an exception without its constructor. The constructor takes facts, but pickle has the message."""
     base: type[BaseException] = kind
     while base.__module__ != "builtins":  # the class of Python that it is laid out as
         base = base.__base__  # type: ignore[assignment]
@@ -61,14 +64,14 @@ def _restore(kind: type[VmcoreError], args: tuple[object, ...]) -> VmcoreError:
 
 
 class UnitError(VmcoreError, ValueError):
-    """A size, address or range that cannot be read as one."""
+    """A text that is no size, address or range."""
 
 
 class ArchitectureError(VmcoreError, ValueError):
-    """A record that describes no possible machine.
+    """A record that describes an impossible machine.
 
     Attributes:
-        subject: the architecture (and level) the record is of.
+        subject: the name of the architecture, and of the level if the field belongs to one.
         field: name of the field at fault.
     """
 
@@ -78,20 +81,20 @@ class ArchitectureError(VmcoreError, ValueError):
 
 
 class LayoutError(VmcoreError, ValueError):
-    """RAM, ``vmalloc=`` or platform that the architecture's memory layout cannot hold."""
+    """RAM, ``vmalloc=`` or a platform that does not fit the architecture's memory layout."""
 
 
 class ConfigurationError(VmcoreError, ValueError):
-    """A key, name or value in the selection (argument, option, environment, file) that is not valid."""
+    """An invalid key, name or value in the selection: an argument, an option, a variable or a file."""
 
 
 class UnknownArchitecture(ConfigurationError, LookupError):
-    """A name no installed plugin answers to.
+    """A name that no installed architecture has.
 
     Attributes:
-        name: the name asked for.
-        installed: the names that exist.
-        meant: those of them that the name may stand for.
+        name: the unknown name.
+        installed: the names of all installed architectures.
+        meant: the installed names that the user may have meant.
     """
 
     def __init__(self, name: str, installed: Iterable[str], meant: Iterable[str] = ()) -> None:
@@ -135,11 +138,11 @@ class LinkError(VmcoreError):
 
 
 class TraceError(VmcoreError, ValueError):
-    """A trace or vmallocinfo text that cannot be read whole.
+    """A trace or vmallocinfo text that cannot be read to its end.
 
     Attributes:
-        file: name of the input, as shown to the user.
-        line: 1-based line of the decompressed text; None when the file as a whole is meant.
+        file: the name of the input, as the user sees it.
+        line: 1-based line of the decompressed text; None if the error concerns the whole file.
         problem: the finding, the expectation, the advice.
     """
 
@@ -153,13 +156,13 @@ class GoldenError(VmcoreError, ValueError):
 
 
 class PageFault(VmcoreError):
-    """A CPU's load, store or fetch that its MMU refuses, and ``vmalloc_fault`` does not repair.
+    """A load, store or fetch that a CPU's MMU refuses and that ``vmalloc_fault`` does not repair.
 
     Attributes:
-        address: virtual, bytes; of the first byte that could not be accessed.
+        address: virtual, bytes; the first byte that could not be accessed.
         access: "read", "write" or "execute".
         cpu: number of the CPU.
-        why: the finding of the MMU.
+        why: the reason why the MMU refuses it.
     """
 
     def __init__(self, address: int, access: str, cpu: int, why: str) -> None:
@@ -175,8 +178,8 @@ class DumpError(VmcoreError, ValueError):
     """A RAM dump that cannot be read.
 
     Attributes:
-        file: its name, as shown to the user.
-        offset: where in it (unpacked), bytes; None when the file as a whole is meant.
+        file: its name, as the user sees it.
+        offset: bytes from the start of the unpacked file; None if the error concerns the whole file.
     """
 
     def __init__(self, file: str, offset: int | None, found: str, expected: str) -> None:
@@ -186,7 +189,7 @@ class DumpError(VmcoreError, ValueError):
 
 
 class OutputError(VmcoreError):
-    """A file that cannot be written, or must not be because it is an input too.
+    """A file that cannot be written, or that must not be written because it is an input too.
 
     Attributes:
         file: its name, as given.
@@ -206,7 +209,7 @@ class OutputError(VmcoreError):
 
 
 class NotInDump(VmcoreError, LookupError):
-    """A physical address that a dump has no byte of.
+    """A physical address that is not in a dump.
 
     Attributes:
         file: name of the dump.
@@ -219,11 +222,11 @@ class NotInDump(VmcoreError, LookupError):
 
 
 class RootError(VmcoreError, LookupError):
-    """A root table that cannot be found, or that another architecture's record is for."""
+    """A root table that cannot be found, or that needs the record of another architecture."""
 
 
 class BusError(VmcoreError, LookupError):
-    """A physical address that no bank of RAM answers to (a bus error on the machine)."""
+    """A physical address outside every bank of RAM. The real machine raises a bus error."""
 
 
 class HostMemoryError(VmcoreError, MemoryError):
@@ -231,11 +234,11 @@ class HostMemoryError(VmcoreError, MemoryError):
 
 
 class ArgumentError(VmcoreError, ValueError):
-    """An argument that no kernel function could be given: an array that is too short, a negative count."""
+    """An argument that no C caller could pass, for example an array that is too short or a negative count."""
 
 
 class KernelFailure(VmcoreError):
-    """The answer of a kernel function that has no result. It carries the log lines that the function printed.
+    """A kernel function failed. The exception carries the log lines that the function printed.
 
     Attributes:
         lines: the printk lines of this call, in order, with their ``<n>`` level.
@@ -246,7 +249,7 @@ class KernelFailure(VmcoreError):
         super().__init__(message)
 
     def __eq__(self, other: object) -> bool:
-        """Compare the facts: a copy, and one that came from another process, is equal."""
+        """Compare the facts. A copy is equal, and so is an exception that another process sent."""
         return type(self) is type(other) and str(self) == str(other) and self.__dict__ == vars(other)
 
     def __hash__(self) -> int:
@@ -254,13 +257,13 @@ class KernelFailure(VmcoreError):
 
 
 class OutOfVmallocSpace(KernelFailure, MemoryError):
-    """No hole fits: C answers NULL after "allocation failed: out of vmalloc space".
+    """No hole is large enough. The C function logs "allocation failed: out of vmalloc space" and returns NULL.
 
     Attributes:
-        size: bytes asked for, guard page included.
-        align: alignment of the request in bytes.
-        start: first address of the window searched.
-        end: its end.
+        size: requested bytes, guard page included.
+        align: requested alignment, bytes.
+        start: the first address of the searched window.
+        end: the end of the window.
     """
 
     def __init__(self, size: int, align: int, start: int, end: int, lines: Iterable[str] = ()) -> None:
@@ -273,11 +276,11 @@ class OutOfVmallocSpace(KernelFailure, MemoryError):
 
 
 class OutOfMemory(KernelFailure, MemoryError):
-    """An allocation below vmalloc failed: C answers NULL or -ENOMEM.
+    """An allocation that vmalloc needs failed. The C function returns NULL or -ENOMEM.
 
     Attributes:
-        what: "page", "table", "kmalloc" or "num_physpages" (more pages asked for than the machine has).
-        done: pages allocated, or entries written, before.
+        what: "page", "table", "kmalloc" or "num_physpages" (the request has more pages than the machine).
+        done: the number of pages allocated, or of entries written, before the failure.
     """
 
     def __init__(self, what: str, message: str, lines: Iterable[str] = (), done: int = 0) -> None:
@@ -286,7 +289,7 @@ class OutOfMemory(KernelFailure, MemoryError):
 
 
 class InvalidSize(KernelFailure, ValueError):
-    """A size that PAGE_ALIGN rounds to 0: C answers NULL without a word."""
+    """A size that PAGE_ALIGN rounds to 0. The C function returns NULL and logs nothing."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -294,7 +297,7 @@ class InvalidSize(KernelFailure, ValueError):
 
 
 class KernelError(KernelFailure, OSError):
-    """Any other ``-Exxx``. ``errno`` is the positive number."""
+    """Any other error code ``-Exxx``. ``errno`` is the positive number, for example 22 for -EINVAL."""
 
     def __init__(self, number: int, message: str, lines: Iterable[str] = ()) -> None:
         super().__init__(message, lines)
@@ -310,7 +313,7 @@ class KernelBug(KernelFailure):
 
     Attributes:
         condition: the C text of the condition.
-        function: the C function it stands in.
+        function: the C function that contains it.
     """
 
     def __init__(self, condition: str, function: str, lines: Iterable[str] = ()) -> None:
@@ -319,7 +322,7 @@ class KernelBug(KernelFailure):
 
 
 class KernelOops(KernelFailure):
-    """An access the machine cannot do. The kernel is dead afterwards.
+    """An access that the machine cannot do. The kernel is dead afterwards.
 
     Attributes:
         address: the faulting virtual address.
@@ -332,12 +335,12 @@ class KernelOops(KernelFailure):
 
 
 class KernelInterrupted(KernelFailure):
-    """A call that an exception from outside cut short, Ctrl-C for example. The kernel is dead afterwards.
+    """A call that an exception from outside interrupted, for example Ctrl-C. The kernel is dead afterwards.
 
-    List, page tables and allocators may contradict each other, so that nothing of them is shown any more.
+    The area list, the page tables and the allocators may contradict each other. They are not shown any more.
 
     Attributes:
-        function: the function that was cut short.
+        function: the interrupted function.
     """
 
     def __init__(self, function: str) -> None:
@@ -353,10 +356,10 @@ class KernelClosed(KernelFailure):
 
 
 class KernelDead(KernelFailure):
-    """A call into a kernel that has ended: by a BUG, an oops, an interrupted call, or `close()`.
+    """A call into a dead kernel. A BUG, an oops, an interrupted call or `close()` has ended it.
 
     Attributes:
-        cause: the failure that ended it.
+        cause: the failure that ended the kernel.
     """
 
     def __init__(self, cause: KernelFailure) -> None:
@@ -365,7 +368,7 @@ class KernelDead(KernelFailure):
 
 
 class CannotCopy(VmcoreError, TypeError):
-    """An object that cannot be pickled or copied, because it stands on RAM that cannot."""
+    """An object that cannot be pickled or copied, because it uses simulated RAM of this process."""
 
     def __init__(self, found: str) -> None:
         self.found = found

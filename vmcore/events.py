@@ -1,4 +1,4 @@
-"""The records that events carry."""
+"""The records that event hooks receive."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class FlushAction(NamedTuple):
         unit: "tlb" or "cache".
         scope: "all" or "pages".
         cpus: the number of CPUs that it acted on.
-        dropped: TLB entries or cache lines that went.
+        dropped: the number of TLB entries or cache lines that were dropped.
     """
 
     unit: str
@@ -30,8 +30,8 @@ class Flush(NamedTuple):
     Attributes:
         symbol: its name in the C file, for example "flush_cache_vmap".
         cpu: the number of the CPU that ran it.
-        start: virtual, bytes.
-        end: virtual, bytes, one past the last.
+        start: the first address, virtual, bytes.
+        end: the end of the range, virtual, bytes, exclusive.
         actions: its effects, in order; empty if it had none.
     """
 
@@ -50,8 +50,8 @@ class Warned(NamedTuple):
     """A WARN_ON that fired.
 
     Attributes:
-        condition: its C text.
-        function: the C function that it stands in.
+        condition: the C text of its condition.
+        function: the C function that contains it.
     """
 
     condition: str

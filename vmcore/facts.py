@@ -24,11 +24,11 @@ class Key:
 
     Attributes:
         name: The key.
-        type: "string", "number", "boolean" or "object"; "list of T" and "map of T" (an object with names of its
-            own as keys) have values of a type T. " or null" at the end allows null.
+        type: "string", "number", "boolean" or "object". "list of T" and "map of T" have values of a type T. The
+            keys of a map are data, for example names of zones. " or null" at the end allows null.
         meaning: One sentence for readers.
-        unit: Unit of a number ("bytes", "line"), form of a string ("address", "hex"); "" where there is none.
-        shape: Keys of the objects in ``type``; None where it has no object.
+        unit: Unit of a number ("bytes", "line") or form of a string ("address", "hex"); "" if there is none.
+        shape: Keys of the objects in ``type``; None if the type has no object.
         optional: Whether the key may be absent.
     """
 
@@ -70,7 +70,7 @@ class Schema:
     keys: tuple[Key, ...]
 
     def facts(self, **values: Any) -> Facts:
-        """Return an object that begins with the name of its schema."""
+        """Return an object whose first key is the name of its schema."""
         return {"schema": self.name, **values}
 
 
@@ -92,6 +92,6 @@ def range_facts(start: int, end: int) -> Facts:
 
     Args:
         start: First address, bytes.
-        end: End as the kernel has it, bytes.
+        end: End as the kernel defines it, bytes.
     """
     return {"start": hex(start), "end": hex(end), "size": end - start}

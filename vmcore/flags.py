@@ -1,7 +1,7 @@
-"""Flag bits and small constants, under the kernel's names and with the kernel's values.
+"""Flag bits and small constants, with the names and the values of the kernel.
 
-Sources: ``VM_*`` of areas include/linux/vmalloc.h; ``GFP`` include/linux/gfp.h; ``VmaFlags``
-include/linux/mm.h; all of 2.6.23/24.
+Sources, all of 2.6.23/24: include/linux/vmalloc.h for ``VM_*`` of areas, include/linux/gfp.h for ``GFP``, and
+include/linux/mm.h for ``VmaFlags``.
 """
 
 from enum import IntFlag
@@ -42,7 +42,7 @@ class GFP(IntFlag):
 
 
 class VmaFlags(IntFlag):
-    """``vm_area_struct.vm_flags`` that vmalloc and vm_insert_page touch (include/linux/mm.h)."""
+    """``vm_area_struct.vm_flags`` that vmalloc and vm_insert_page use (include/linux/mm.h)."""
 
     RESERVED = 0x00080000
     INSERTPAGE = 0x02000000
@@ -50,13 +50,13 @@ class VmaFlags(IntFlag):
 
 GFP_KERNEL: Final = 0xD0  #: WAIT | IO | FS
 GFP_PGTABLE: Final = 0x84D0  #: GFP_KERNEL | REPEAT | ZERO, for a kernel page-table page
-GFP_LEVEL_MASK: Final = 0xF5FF0  #: what kmalloc sees of a caller's mask: no zone bits, no ZERO
+GFP_LEVEL_MASK: Final = 0xF5FF0  #: the bits of a caller's mask that kmalloc sees: no zone bits, no ZERO
 
 ENOMEM: Final = 12
 EFAULT: Final = 14
 EBUSY: Final = 16
 EINVAL: Final = 22
 
-ZERO_SIZE_PTR: Final = 16  #: what kmalloc(0) returns (include/linux/slab.h)
+ZERO_SIZE_PTR: Final = 16  #: the result of kmalloc(0) (include/linux/slab.h)
 NO_FRAME: Final = -1  #: a NULL ``struct page *`` in an array of frames
-ANY_NODE: Final = -1  #: node argument: wherever the allocator likes
+ANY_NODE: Final = -1  #: node argument: the allocator chooses the node

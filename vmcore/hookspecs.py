@@ -1,14 +1,17 @@
 """The whole plugin contract: every hook, and no code.
 
-Three kinds. *Discovery* hooks are asked once per registry. *Link* hooks return a callable (or None to
-decline) and are asked only when a machine is built, as a linker resolves a symbol; the call itself is a
-plain call. A record brings its own definitions as `vmcore.architecture.Symbols`; a link hook defines or wraps a
-symbol of another record. *Event* hooks are told of each event, once per run of pages, never per page.
+There are three kinds of hooks:
 
-Link symbols and events run under the locks the C code holds at that point. They must not call back into
-vmalloc, nor take vmlist_lock where it is held (find_vm_area, vread): that is a `KernelBug`, "recursive
-vmlist_lock". Any other exception of theirs reaches the caller as a `PluginError`. Arrays handed to an event are
-read-only views, valid during the call.
+- *Discovery* hooks are called once per registry.
+- *Link* hooks return a callable, or None to decline. They are called only when a machine is built, as a linker
+  resolves a symbol. The machine then calls the symbol as a plain function. A record brings its own definitions as
+  `vmcore.architecture.Symbols`. A link hook defines or wraps a symbol of another record.
+- *Event* hooks are called for each event: once per run of pages, never once per page.
+
+Link symbols and events run under the locks that the C code holds at that point. They must not call back into
+vmalloc. They must not take vmlist_lock (find_vm_area, vread) where it is held, because that is a `KernelBug`,
+"recursive vmlist_lock". Any other exception that they raise reaches the caller as a `PluginError`. The arrays of
+an event are read-only views. They are valid only during the call.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from vmcore.architecture import Architecture
 from vmcore.events import Flush
 from vmcore.host import Host
 
-#: (major, minor). A plugin's ``vmcore_api`` must have this major and no newer minor.
+#: (major, minor). A plugin's ``vmcore_api`` must have this major number and no greater minor number.
 API_VERSION: Final = (1, 2)
 
 PROJECT: Final = "vmcore"
@@ -39,7 +42,7 @@ FaultSymbol: TypeAlias = Callable[[Host, int, int, int], bool]
 
 @hookspec
 def vmcore_architectures() -> Iterable[Architecture]:
-    """Discovery: return the architectures this plugin brings.
+    """Discovery: return the architectures that this plugin brings.
 
     Called: once per registry.
     Default: none.
@@ -48,16 +51,16 @@ def vmcore_architectures() -> Iterable[Architecture]:
     """
 
 
-# ---- link: symbols the C file leaves to the architecture
+# ---- link: symbols that the C file leaves to the architecture
 
 
 @hookspec(firstresult=True)
 def vmcore_flush_cache_vmap(arch: Architecture) -> FlushSymbol | None:
     """Link: return ``flush_cache_vmap(kernel, cpu, start, end)`` for *arch*, or None to decline.
 
-    Called: the symbol, after entries were written, even when that failed half-way (mm/vmalloc.c:164).
+    Called: the symbol, after entries were written, also if that failed half-way (mm/vmalloc.c:164).
     Default: does nothing (include/asm-generic/cacheflush.h).
-    Returns: a callable that returns nothing. ``start``, ``end``: virtual addresses, bytes.
+    Returns: a callable that returns nothing. ``start`` and ``end`` are virtual addresses, bytes.
     Added: contract 1.0.
     """
 
@@ -66,7 +69,7 @@ def vmcore_flush_cache_vmap(arch: Architecture) -> FlushSymbol | None:
 def vmcore_flush_cache_vunmap(arch: Architecture) -> FlushSymbol | None:
     """Link: return ``flush_cache_vunmap(kernel, cpu, start, end)`` for *arch*, or None to decline.
 
-    Called: the symbol, before entries are cleared, vmlist_lock held on removal (mm/vmalloc.c:80).
+    Called: the symbol, before entries are cleared (mm/vmalloc.c:80). On removal vmlist_lock is held.
     Default: does nothing.
     Returns: a callable that returns nothing. The range includes the guard page.
     Added: contract 1.0.
@@ -77,7 +80,7 @@ def vmcore_flush_cache_vunmap(arch: Architecture) -> FlushSymbol | None:
 def vmcore_flush_tlb_kernel_range(arch: Architecture) -> FlushSymbol | None:
     """Link: return ``flush_tlb_kernel_range(kernel, cpu, start, end)`` for *arch*, or None to decline.
 
-    Called: the symbol, after entries were cleared, vmlist_lock held on removal (mm/vmalloc.c:87).
+    Called: the symbol, after entries were cleared (mm/vmalloc.c:87). On removal vmlist_lock is held.
     Default: does nothing.
     Returns: a callable that returns nothing.
     Added: contract 1.0.
@@ -99,11 +102,12 @@ def vmcore_vmalloc_sync_all(arch: Architecture) -> SyncSymbol | None:
 def vmcore_vmalloc_fault(arch: Architecture) -> FaultSymbol | None:
     """Link: return ``vmalloc_fault(kernel, cpu, address, error_code)`` for *arch*, or None to decline.
 
-    Called: the symbol, when an access of a CPU faults in the mm it runs (arch/*/mm/fault.c). The bits of
-        ``error_code`` are those of x86 everywhere: 1 a page is there and does not allow it, 2 a store,
-        4 user mode, 8 a reserved bit, 16 a fetch.
+    Called: the symbol, when an access of a CPU faults in the mm that it runs (arch/*/mm/fault.c). On every
+        architecture ``error_code`` has the bits of x86: 1 the page is present but does not allow the access,
+        2 a store, 4 user mode, 8 a reserved bit, 16 a fetch.
     Default: gives up.
-    Returns: a callable; True: the entry was copied, try again; False: the fault is real.
+    Returns: a callable. It returns True if it copied the entry, so that the access is tried again, and False if
+        the fault is real.
     Added: contract 1.0.
     """
 
@@ -115,8 +119,8 @@ def vmcore_vmalloc_fault(arch: Architecture) -> FaultSymbol | None:
 def vmcore_kmalloc(size: int, node: int, gfp: int, handle: int | None) -> None:
     """Event: kmalloc_node() was called.
 
-    Called: per call; *handle* is None when it failed and 16 (ZERO_SIZE_PTR) for *size* 0, else a number
-        that is never used again; *size* bytes; *node* -1: any.
+    Called: per call. *handle* is None if the call failed and 16 (ZERO_SIZE_PTR) for *size* 0. Otherwise it is a
+        number that is never used again. *size* is in bytes. *node* is -1 for any node.
     Default: without listeners nothing is computed.
     Returns: ignored.
     Added: contract 1.0.
@@ -127,7 +131,7 @@ def vmcore_kmalloc(size: int, node: int, gfp: int, handle: int | None) -> None:
 def vmcore_kfree(handle: int | None) -> None:
     """Event: kfree() was called.
 
-    Called: per call; None for kfree(NULL), 16 for ZERO_SIZE_PTR.
+    Called: per call. *handle* is None for kfree(NULL) and 16 for ZERO_SIZE_PTR.
     Default: without listeners nothing is computed.
     Returns: ignored.
     Added: contract 1.0.
@@ -138,8 +142,8 @@ def vmcore_kfree(handle: int | None) -> None:
 def vmcore_pages_allocated(node: int, gfp: int, zone: str, frames: np.ndarray, failed: bool) -> None:
     """Event: a run of pages was allocated.
 
-    Called: per run; *frames* int64, in the order they were handed out; *zone* is the one asked for;
-        *failed*: one more was asked for and refused.
+    Called: per run. *frames* (int64) are in the order of allocation. *zone* is the requested zone. *failed* is
+        true if one more page was requested and refused.
     Default: without listeners nothing is computed.
     Returns: ignored.
     Added: contract 1.0.
@@ -148,9 +152,9 @@ def vmcore_pages_allocated(node: int, gfp: int, zone: str, frames: np.ndarray, f
 
 @hookspec
 def vmcore_pages_freed(frames: np.ndarray) -> None:
-    """Event: a run of pages was given back.
+    """Event: a run of pages was freed.
 
-    Called: per run; *frames* int64, in the order they were freed.
+    Called: per run. *frames* (int64) are in the order in which they were freed.
     Default: without listeners nothing is computed.
     Returns: ignored.
     Added: contract 1.0.
@@ -159,10 +163,10 @@ def vmcore_pages_freed(frames: np.ndarray) -> None:
 
 @hookspec
 def vmcore_table_allocated(level: str, address: int, table: int | None) -> None:
-    """Event: a page table was allocated, or could not be.
+    """Event: a page table was allocated, or its allocation failed.
 
-    Called: per table; *level* the table's own ("pte"), *address* the virtual address the walk is at,
-        *table* its physical address, None: refused.
+    Called: per table. *level* is the table's own level, for example "pte". *address* is the virtual address that
+        the walk has reached. *table* is the physical address of the table, or None if the allocation failed.
     Default: without listeners nothing is computed.
     Returns: ignored.
     Added: contract 1.0.
@@ -173,7 +177,8 @@ def vmcore_table_allocated(level: str, address: int, table: int | None) -> None:
 def vmcore_range_mapped(address: int, entries: np.ndarray, frames: np.ndarray) -> None:
     """Event: last-level entries were written for consecutive pages from *address* on.
 
-    Called: per run; *entries* Linux words, *frames* int64. A run ends at a new table, a warning, a failure.
+    Called: per run. *entries* are Linux words, *frames* are int64. A run ends at a new table, a warning or a
+        failure.
     Default: without listeners nothing is computed.
     Returns: ignored.
     Added: contract 1.0.
@@ -184,7 +189,8 @@ def vmcore_range_mapped(address: int, entries: np.ndarray, frames: np.ndarray) -
 def vmcore_range_cleared(address: int, entries: np.ndarray) -> None:
     """Event: last-level entries that were not none were cleared for consecutive pages from *address* on.
 
-    Called: per run; *entries* are the words before. A run ends at an entry that was none, or a warning.
+    Called: per run. *entries* are the words before they were cleared. A run ends at an entry that was none, or at
+        a warning.
     Default: without listeners nothing is computed.
     Returns: ignored.
     Added: contract 1.0.
@@ -195,7 +201,7 @@ def vmcore_range_cleared(address: int, entries: np.ndarray) -> None:
 def vmcore_flush(flush: Flush) -> None:
     """Event: a flush symbol has run.
 
-    Called: per call, after it; *flush* says symbol, cpu, range and the actions of the symbol.
+    Called: after each call. *flush* has the symbol, the CPU, the range and the actions of the symbol.
     Default: without listeners nothing is computed.
     Returns: ignored.
     Added: contract 1.0.
@@ -206,7 +212,7 @@ def vmcore_flush(flush: Flush) -> None:
 def vmcore_sync() -> None:
     """Event: vmalloc_sync_all() has run.
 
-    Called: per call, after it.
+    Called: after each call.
     Default: without listeners nothing is computed.
     Returns: ignored.
     Added: contract 1.0.
@@ -217,8 +223,8 @@ def vmcore_sync() -> None:
 def vmcore_page_inserted(address: int, frames: np.ndarray, errno: int) -> None:
     """Event: vm_insert_page() was called for consecutive user pages from *address* on.
 
-    Called: per run with one outcome; *errno* 0, or the negative number each call answered; *frames* int64,
-        -1: NULL.
+    Called: per run of calls with one outcome. *errno* is 0, or the negative number that each call returned.
+        *frames* are int64; -1 is a NULL page.
     Default: without listeners nothing is computed.
     Returns: ignored.
     Added: contract 1.0.
@@ -229,7 +235,7 @@ def vmcore_page_inserted(address: int, frames: np.ndarray, errno: int) -> None:
 def vmcore_area_added(address: int, size: int, flags: int) -> None:
     """Event: an area was put on vmlist.
 
-    Called: per area, vmlist_lock held; *size* bytes, guard page included.
+    Called: per area, with vmlist_lock held. *size* is in bytes and includes the guard page.
     Default: without listeners nothing is computed.
     Returns: ignored.
     Added: contract 1.0.
@@ -240,7 +246,8 @@ def vmcore_area_added(address: int, size: int, flags: int) -> None:
 def vmcore_area_removed(address: int, size: int, flags: int) -> None:
     """Event: an area was taken off vmlist.
 
-    Called: per area, vmlist_lock held, its pages unmapped; *size* bytes, guard page included.
+    Called: per area, with vmlist_lock held, after its pages were unmapped. *size* is in bytes and includes the
+        guard page.
     Default: without listeners nothing is computed.
     Returns: ignored.
     Added: contract 1.0.
@@ -251,7 +258,7 @@ def vmcore_area_removed(address: int, size: int, flags: int) -> None:
 def vmcore_printk(line: str) -> None:
     """Event: the kernel logged a line.
 
-    Called: per line; *line* with its ``<n>`` level and newline.
+    Called: per line. *line* has its ``<n>`` level and its newline.
     Default: without listeners nothing is computed.
     Returns: ignored.
     Added: contract 1.0.
@@ -262,7 +269,7 @@ def vmcore_printk(line: str) -> None:
 def vmcore_warn(condition: str, function: str) -> None:
     """Event: a WARN_ON fired.
 
-    Called: per firing; the C text of the condition and the C function.
+    Called: each time. *condition* is its C text, and *function* is the C function that contains it.
     Default: without listeners nothing is computed.
     Returns: ignored.
     Added: contract 1.0.
@@ -282,9 +289,9 @@ def vmcore_bug(condition: str, function: str) -> None:
 
 @hookspec
 def vmcore_oops(address: int, access: str) -> None:
-    """Event: the kernel made an access the machine cannot do. It is dead.
+    """Event: the kernel made an access that the machine cannot do. The kernel is dead.
 
-    Called: once, before `KernelOops` is raised; *access* "read", "write" or the kind of access.
+    Called: once, before `KernelOops` is raised. *access* is "read", "write" or another kind of access.
     Default: without listeners nothing is computed.
     Returns: ignored.
     Added: contract 1.0.
@@ -293,9 +300,10 @@ def vmcore_oops(address: int, access: str) -> None:
 
 @hookspec
 def vmcore_tlb_filled(cpu: int, addresses: np.ndarray, physical: np.ndarray) -> None:
-    """Event: a CPU's TLB keeps pages from now on.
+    """Event: a CPU's TLB was filled with translations of pages.
 
-    Called: per access that missed; *addresses* uint64 and *physical* int64, of the pages' first bytes, in order.
+    Called: per access that missed. *addresses* (uint64) and *physical* (int64) are those of the pages' first
+        bytes, in order.
     Default: without listeners nothing is computed.
     Returns: ignored.
     Added: contract 1.1.
@@ -304,10 +312,10 @@ def vmcore_tlb_filled(cpu: int, addresses: np.ndarray, physical: np.ndarray) -> 
 
 @hookspec
 def vmcore_tlb_dropped(cpu: int, scope: str, start: int, end: int, entries: int) -> None:
-    """Event: a CPU's TLB lost entries that were dropped.
+    """Event: entries of a CPU's TLB were dropped.
 
-    Called: per CPU that had some; *scope* "all", "pages" of ``start`` to ``end``, "switch" of the mm, or "mm":
-        a process was freed.
+    Called: per CPU that had such entries. *scope* is "all", "pages" for those of ``start`` to ``end``, "switch"
+        for a switch of the mm, or "mm" if a process was freed.
     Default: without listeners nothing is computed.
     Returns: ignored.
     Added: contract 1.1.
@@ -316,9 +324,9 @@ def vmcore_tlb_dropped(cpu: int, scope: str, start: int, end: int, entries: int)
 
 @hookspec
 def vmcore_fault(cpu: int, address: int, access: str, repaired: bool) -> None:
-    """Event: an access of a CPU faulted, and vmalloc_fault() has answered.
+    """Event: an access of a CPU faulted, and vmalloc_fault() has returned.
 
-    Called: per fault; *access* "read", "write" or "execute"; *repaired*: it is tried again.
+    Called: per fault. *access* is "read", "write" or "execute". *repaired* is true if the access is tried again.
     Default: without listeners nothing is computed.
     Returns: ignored.
     Added: contract 1.1.
@@ -329,7 +337,7 @@ def vmcore_fault(cpu: int, address: int, access: str, repaired: bool) -> None:
 def vmcore_ipi(cpu: int, targets: tuple[int, ...], reason: str) -> None:
     """Event: a CPU interrupts others and waits for them.
 
-    Called: per interrupt; *targets* are the other CPUs, *reason* their task.
+    Called: per interrupt. *targets* are the numbers of the other CPUs, and *reason* is their task.
     Default: without listeners nothing is computed.
     Returns: ignored.
     Added: contract 1.1.

@@ -1,7 +1,7 @@
-"""The porter's door: all that a link symbol may use of the kernel it is handed.
+"""The interface of the kernel for link symbols.
 
-A symbol of a plugin, for example ``flush_tlb_kernel_range(kernel, cpu, start, end)``, receives a `Host`. A symbol
-that needs more than a `Host` offers shows a gap in this file.
+A symbol of a plugin, for example ``flush_tlb_kernel_range(kernel, cpu, start, end)``, receives a `Host` as its
+first argument and may use everything that is declared here. If a symbol needs more, this file has a gap.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Tables(Protocol):
             depth: 0 is the root level, ``len(levels) - 1`` the last.
 
         Returns:
-            Its physical address and its first word; None if an entry above it is none.
+            The entry's physical address and its first word; None if an entry above it is none.
         """
         ...
 
@@ -52,7 +52,7 @@ class Process(Protocol):
 
     @property
     def number(self) -> int:
-        """1, 2, 3 and so on, in order of creation, and 0 stands for init_mm elsewhere."""
+        """The number of the process: 1, 2, 3 and so on, in order of creation. Elsewhere 0 stands for init_mm."""
         ...
 
     @property
@@ -71,7 +71,7 @@ class Host(Protocol):
 
     @property
     def layout(self) -> Layout:
-        """Where everything is on this machine."""
+        """The memory layout of this machine."""
         ...
 
     @property
@@ -86,7 +86,7 @@ class Host(Protocol):
 
     @property
     def pgd_list(self) -> Sequence[Process]:
-        """The processes, oldest first. Hold ``pgd_lock`` while you go through them."""
+        """The processes, oldest first. Hold ``pgd_lock`` while you iterate over them."""
         ...
 
     @property
@@ -96,15 +96,15 @@ class Host(Protocol):
 
     @property
     def statics(self) -> MutableMapping[str, Any]:
-        """Function-static variables of symbols, by a name that you choose: ``"vmalloc_sync_all.start"``."""
+        """Function-static variables of symbols. You choose their names, for example "vmalloc_sync_all.start"."""
         ...
 
     def current_mm(self, cpu: int) -> Process | None:
-        """Return the process that a CPU runs, or None: it runs on init_mm."""
+        """Return the process that a CPU runs. Return None if the CPU runs on init_mm."""
         ...
 
     def flush_tlb_all(self, cpu: int) -> None:
-        """Drop the whole TLB of every CPU. ``cpu`` is the one that asks the others."""
+        """Drop the whole TLB of every CPU. ``cpu`` is the CPU that asks the others."""
         ...
 
     def flush_tlb_pages(self, cpu: int, start: int, end: int, every_cpu: bool) -> None:
@@ -113,7 +113,7 @@ class Host(Protocol):
         Args:
             cpu: number of the CPU that runs the symbol.
             start: virtual, bytes; rounded down to a page.
-            end: virtual, bytes; the last page begins below it, and at least one page is dropped.
+            end: virtual, bytes; the last page begins below it. At least one page is dropped.
             every_cpu: drop them on every CPU, not only on ``cpu``.
         """
         ...
@@ -130,9 +130,9 @@ class Host(Protocol):
         """End the kernel if ``condition`` is true, as BUG_ON() does.
 
         Args:
-            condition: is it true?
-            text: its C text.
-            function: the C function that the BUG_ON stands in.
+            condition: the value of the condition.
+            text: the C text of the condition.
+            function: the C function that contains the BUG_ON.
 
         Raises:
             KernelBug: ``condition`` is true.

@@ -39,7 +39,7 @@ class Kernel(Vmalloc):
 
     Attributes:
         registry: the plugins it was linked with.
-        coherence: the checker, where one was asked for.
+        coherence: the coherence checker; None if it was not requested.
     """
 
     pages: PageAllocator
@@ -59,25 +59,25 @@ class Kernel(Vmalloc):
         listeners: Iterable[object] = (),
         registry: Registry | None = None,
     ) -> None:
-        """Boot.
+        """Boot the kernel.
 
         An argument left out comes from the environment or a file, see `vmcore.linking.selection`.
 
         Args:
-            arch: a name, or a record that need not be installed.
-            ram: ``"1G"``, or banks ``"0-3G,4G-5G"``.
-            vmalloc: ``vmalloc=``, bytes or ``"192M"``.
-            platform: where the architecture has several.
-            cpus: how many; more than one may select SMP protections.
-            nodes: NUMA nodes the RAM is split over evenly.
-            block: plugins to leave out.
+            arch: a name, or a record, which need not be installed.
+            ram: a size, for example ``"1G"``, or banks, for example ``"0-3G,4G-5G"``.
+            vmalloc: the value of ``vmalloc=``: bytes, or a size such as ``"192M"``.
+            platform: one of the architecture's platforms, if it has several.
+            cpus: the number of CPUs; more than one may select SMP protections.
+            nodes: the number of NUMA nodes; the RAM is split over them evenly.
+            block: names of plugins to leave out.
             check_coherence: watch every load and store; `coherence` has the findings.
             listeners: objects or modules with hook implementations, for this kernel only.
             registry: plugins that are loaded already; then ``block`` does not apply.
 
         Raises:
-            ConfigurationError: a selection that is not valid (`UnknownArchitecture` for the name).
-            LayoutError: RAM, vmalloc= or platform do not fit the architecture.
+            ConfigurationError: the selection is not valid; `UnknownArchitecture` if the name is unknown.
+            LayoutError: RAM, vmalloc= or the platform does not fit the architecture.
             PluginError, LinkError: a plugin breaks the contract.
         """
         name = arch.name if isinstance(arch, Architecture) else arch
@@ -110,7 +110,7 @@ class Kernel(Vmalloc):
 
     @property
     def dmesg(self) -> list[str]:
-        """The log lines, oldest first. `printk_count` counts also those that are gone (`vmcore.machine.log`)."""
+        """The log lines that are kept, oldest first. `printk_count` counts all lines (`vmcore.machine.log`)."""
         return self.log.dmesg
 
     @property
@@ -120,7 +120,7 @@ class Kernel(Vmalloc):
 
     @property
     def warnings(self) -> list[Warned]:
-        """The WARN_ON records, oldest first. `warn_count` counts also those that are gone."""
+        """The WARN_ON records that are kept, oldest first. `warn_count` counts all of them."""
         return self.log.warnings
 
     @property
@@ -133,12 +133,12 @@ class Kernel(Vmalloc):
         return self.log.lines()
 
     def oops(self, address: int, access: str) -> NoReturn:
-        """Die of an access that the machine cannot do."""
+        """End the kernel because of an access that the machine cannot do."""
         self.log.oops(address, access)
 
     @property
     def dead(self) -> KernelFailure | None:
-        """The first BUG, oops, interrupted call or `close` that ended this kernel, and None while it lives."""
+        """The BUG, oops, interrupted call or `close` that ended this kernel first. None while the kernel lives."""
         return self.life.dead
 
     # ---- allocators, and failures to inject
@@ -156,7 +156,7 @@ class Kernel(Vmalloc):
         return self.allocators.alloc_pages(count, gfp, node)
 
     def free_pages(self, frames: np.ndarray) -> None:
-        """Give pages back, in this order."""
+        """Free pages, in this order."""
         self.allocators.free_pages(frames)
 
     def fail(self, kind: str, nth: int) -> None:
@@ -167,7 +167,7 @@ class Kernel(Vmalloc):
 
     @property
     def linked(self) -> Linked:
-        """The link symbols as they were resolved."""
+        """The resolved link symbols."""
         return self.symbols.linked
 
     def flush(self, symbol: str, start: int, end: int) -> None:
@@ -181,12 +181,12 @@ class Kernel(Vmalloc):
 
     @property
     def flush_counts(self) -> dict[str, FlushCount]:
-        """Calls and pages of each flush symbol, all of them."""
+        """The number of calls and of pages of each flush symbol, since boot."""
         return self.symbols.flush_counts
 
     @property
     def syncs(self) -> int:
-        """Calls of vmalloc_sync_all()."""
+        """The number of calls of vmalloc_sync_all()."""
         return self.symbols.syncs
 
     # ---- CPUs and processes
@@ -198,13 +198,13 @@ class Kernel(Vmalloc):
 
     @contextmanager
     def on_cpu(self, cpu: int | Cpu) -> Iterator[Cpu]:
-        """Run on another CPU for a while, see `vmcore.machine.smp.Smp.on_cpu`."""
+        """Run the block on another CPU, see `vmcore.machine.smp.Smp.on_cpu`."""
         with self.smp.on_cpu(cpu) as one:
             yield one
 
     @contextmanager
     def interrupt(self) -> Iterator[None]:
-        """Be in interrupt context for a while."""
+        """Run the block in interrupt context."""
         before, self.in_interrupt = self.in_interrupt, True
         try:
             yield
@@ -213,10 +213,10 @@ class Kernel(Vmalloc):
 
     @mutating
     def mm_alloc(self) -> Mm:
-        """Make a process: a root table with the kernel's entries copied from init_mm (pgd_alloc()).
+        """Create a process: a root table with the kernel's entries copied from init_mm (pgd_alloc()).
 
         Raises:
-            OutOfMemory: no room for a root table, or for a copy of a table below it; nothing is kept then.
+            OutOfMemory: there is no room for a root table or for a copy of a table below it. Nothing is kept then.
         """
         return self.processes.alloc(self.pages, self.init_mm, self.tables_below)
 
@@ -224,21 +224,21 @@ class Kernel(Vmalloc):
     def mm_free(self, mm: Mm) -> None:
         """Free a process that no CPU runs: its own tables and its root (exit_mmap() and pgd_free()).
 
-        Frames that its user entries map stay their owners', because nothing here counts references to pages. Its
-        TLB entries are dropped, and its number is not used again.
+        The frames that its user entries map stay with their owners, because vmcore does not count references to
+        pages. The TLB entries of the process are dropped. Its number is not used again.
 
         Raises:
-            ConfigurationError: it is freed already, another kernel's, or a CPU runs it.
-            BrokenInvariant: its tables are not pages of its own; nothing is freed then.
+            ConfigurationError: the process is freed already, belongs to another kernel, or runs on a CPU.
+            BrokenInvariant: its tables are not pages of its own. Nothing is freed then.
         """
         self.processes.free(mm, self.pages)
 
     @mutating
     def switch_mm(self, cpu: int | Cpu, mm: Mm | None) -> None:
-        """Make a CPU run the address space of a process, or init_mm (None).
+        """Switch a CPU to the address space of a process, or to init_mm (None).
 
         Raises:
-            ConfigurationError: there is no such CPU, or the process is another kernel's or freed.
+            ConfigurationError: there is no such CPU, or the process is freed or belongs to another kernel.
         """
         self.processes.switch(cpu, mm)
 
@@ -251,27 +251,27 @@ class Kernel(Vmalloc):
         Args:
             phys: physical, bytes; its offset in the page is added to the result.
             size: bytes.
-            prot: protection bits; default the record's IOREMAP, or PAGE_KERNEL where it has none.
+            prot: protection bits; default: the record's IOREMAP, or PAGE_KERNEL if the record has no IOREMAP.
 
         Raises:
             InvalidSize, OutOfMemory, OutOfVmallocSpace: as for `get_vm_area`.
-            ArgumentError: the range leaves the physical addresses that a page-table entry can hold, or ``prot``
-                has bits that no entry has.
+            ArgumentError: a page-table entry cannot hold all physical addresses of the range, or ``prot`` has bits
+                that no entry has.
         """
         return ioremap.ioremap(self, phys, size, prot)
 
     @mutating
     def iounmap(self, addr: int) -> None:
-        """Undo `ioremap`: remove the area an address lies in the first page of, and free its descriptor."""
+        """Undo `ioremap`: remove the area whose first page contains the address, and free its descriptor."""
         ioremap.iounmap(self, addr)
 
     # ---- the end
 
     def close(self) -> None:
-        """Give the RAM back to the host. Calls that need it raise `KernelDead` from now on.
+        """Return the RAM to the host. Calls that need it raise `KernelDead` from now on.
 
-        A kernel that is dropped without it gives its RAM back too, unless a BUG or an oops is kept with its
-        traceback. Closing twice is allowed.
+        A kernel that is dropped without `close` returns its RAM too, unless the program keeps a BUG or an oops
+        with its traceback. Closing twice is allowed.
         """
         self.life.halt(KernelClosed())
         self.memory.release()
@@ -288,11 +288,12 @@ class Kernel(Vmalloc):
         """Write RAM as a sparse ELF core with a VMCOREINFO note (see `vmcore.dump.save`), all of it or nothing.
 
         Args:
-            path: of the file, which is replaced if it exists; an `Output` knows which files it must not replace.
+            path: the path of the file, which is replaced if it exists. An `Output` also knows the files that it
+                must not replace.
 
         Raises:
             KernelDead: the kernel was closed, or a call was interrupted.
-            OutputError: it cannot be written, or is open as a dump.
+            OutputError: the file cannot be written, or is open as a dump.
         """
         self.life.readable()
         info = write_vmcoreinfo(self.arch, self.layout)
@@ -300,7 +301,7 @@ class Kernel(Vmalloc):
         write_core(path, self.memory, [Note("VMCOREINFO", 0, info.encode())], machine)
 
     def explain(self, addr: int) -> str:
-        """Return how an address is translated, level by level: entry address, raw value, decoded bits."""
+        """Describe the translation of an address level by level: entry address, raw value and decoded bits."""
         return explain(self, addr)
 
     def vmallocinfo(self) -> str:
@@ -309,14 +310,17 @@ class Kernel(Vmalloc):
         return vmallocinfo(self)
 
     def check(self) -> None:
-        """Check the invariants: list, page tables, allocators, and that they agree with each other.
+        """Check the invariants of the list, the page tables and the allocators, and that these agree.
 
-        The list is in order and its index true. No entry lies outside an area, an area maps its own pages, the
-        hardware's words follow from those of Linux, each table is a page of its own that is handed out, and the
-        kernel half of a process is init_mm's. No page has two owners, and no object of an area is freed.
+        - The area list is in order, and its index agrees with it.
+        - No entry lies outside an area, and an area maps its own pages.
+        - The hardware's words follow from those of Linux.
+        - Each table is an allocated page of its own.
+        - The kernel half of a process is that of init_mm.
+        - No page has two owners, and no object of an area is freed.
 
         Raises:
-            BrokenInvariant: the first that does not hold.
+            BrokenInvariant: an invariant does not hold. The error describes the first.
             KernelDead: a call was interrupted, or the kernel was closed.
         """
         self.life.readable()

@@ -1,4 +1,4 @@
-"""Sizes, addresses and RAM banks as people write them."""
+"""Read and write sizes, addresses and RAM banks in the form that people use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _EXAMPLES = "a number of bytes such as 64K, 1G or 0x100000"
 
 @frozen
 class Bank:
-    """One stretch of RAM: physical addresses ``start <= pa < end``, bytes."""
+    """One contiguous range of RAM: the physical addresses ``start <= pa < end``, bytes."""
 
     start: int
     end: int
@@ -35,7 +35,7 @@ def parse_size(text: str | int, what: str = "size") -> int:
     """Read a number of bytes: ``4096``, ``0x1000``, ``64K``, ``1.5G``, ``512MiB``.
 
     Raises:
-        UnitError: negative, above 16 EiB, not a number, an unknown suffix or a fraction of a byte.
+        UnitError: it is negative, above 16 EiB or not a number, or has an unknown suffix or a fraction of a byte.
     """
     if isinstance(text, bool) or not isinstance(text, (int, str)):
         raise UnitError(f"{what}: found {_shown(text)}, expected {_EXAMPLES}")
@@ -71,7 +71,7 @@ def _read_size(text: str, what: str) -> int:
 
 
 def format_size(size: int) -> str:
-    """Write bytes for people: the largest unit, two decimals unless exact."""
+    """Write a size in the largest unit that fits, with two decimals at most, for example "1.5 GiB"."""
     for suffix, shift in (("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)):
         if size >> shift:
             return f"{size / (1 << shift):.2f}".rstrip("0").rstrip(".") + f" {suffix}"
@@ -79,10 +79,10 @@ def format_size(size: int) -> str:
 
 
 def parse_ram(text: str | int) -> int | tuple[Bank, ...]:
-    """Read ``ram=``: a size (``"4G"``), or banks (``"0-3G,4G-5G"``), in address order.
+    """Read ``ram=``: a size (``"4G"``), or banks in the order of their addresses (``"0-3G,4G-5G"``).
 
     Raises:
-        UnitError: not a size, an empty or backward bank, banks that overlap.
+        UnitError: it is not a size, a bank is empty or backward, or banks overlap or are out of order.
     """
     if isinstance(text, int) or "-" not in text.strip().lstrip("-"):
         return parse_size(text, "ram")

@@ -1,17 +1,17 @@
-"""Words for people: text that a terminal shows as it is, and counts of things."""
+"""Text for people: escape unprintable characters, and write counts of things."""
 
 from __future__ import annotations
 
-#: Unicode calls these printable, and nothing is seen of them: fillers, and blanks that are no space.
+#: Characters that Unicode calls printable although they are invisible: fillers, and blanks other than the space.
 _UNSEEN = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 
 
 def printable(text: str) -> str:
-    r"""Escape each character that a terminal obeys or does not show, as Python does: ``\x1b``, ``\u202e``.
+    r"""Escape each character that a terminal obeys or does not show, for example to ``\x1b`` or ``\u202e``.
 
     These are control characters (the newline too), marks that change the direction of writing, characters without
     a width, separators other than the space, and lone surrogates. Text from outside may hold any of them: names of
-    files and tasks, callers, notes. A text that is escaped already stays as it is.
+    files and tasks, callers, notes. The escapes are those of Python. An escaped text stays as it is.
     """
     if text.isprintable() and (text.isascii() or _UNSEEN.isdisjoint(text)):
         return text
@@ -25,12 +25,12 @@ def _shown(character: str) -> str:
 
 
 def counted(count: int, one: str, more: str = "", form: str = ",") -> str:
-    """Say how many there are: "1 page", "2,048 pages".
+    """Write a count with its noun, for example "1 page" or "2,048 pages".
 
     Args:
-        count: how many.
-        one: the name of a single one.
-        more: the name of several; default: that of one with an "s".
-        form: how to write the number, "#x" for hexadecimal.
+        count: the number of things.
+        one: the noun in the singular.
+        more: the noun in the plural; default: the singular with an "s".
+        form: the format of the number, for example "#x" for hexadecimal.
     """
     return f"{count:{form}} {one if count == 1 else more or one + 's'}"

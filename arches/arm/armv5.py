@@ -1,7 +1,7 @@
 """ARMv4T and ARMv5: virtually indexed and tagged caches, one CPU.
 
-The record is an ARM926 with a write-back cache. Other cores of the family differ in the hardware words only:
-``attrs.evolve(ARMV5, hardware=XSCALE)``, or a `Mirror` with `arm926_writethrough`.
+The record describes an ARM926 with a write-back cache. Other cores of the family differ only in the hardware
+words. For example, use ``attrs.evolve(ARMV5, hardware=XSCALE)``, or a `Mirror` with `arm926_writethrough`.
 
 Sources: arch/arm/mm/proc-arm920.S, proc-arm926.S, proc-xscale.S, mmu.c, include/asm-arm/pgtable.h, of 2.6.24.
 """
@@ -36,7 +36,7 @@ LINUX_NAMES = (
     ("DIRTY", L_PTE_DIRTY), ("SHARED", L_PTE_SHARED),
 )  # fmt: skip
 
-#: As pmd_page_vaddr masks it; the Linux half is 2 KiB further on.
+#: The frame has the bits that pmd_page_vaddr keeps. The Linux half is 2 KiB further on.
 PGD = arm.pgd(frame=((11, 21, 11),), table_flags=0x011)
 PTE = Level(
     name="pte", shift=12, bits=9, entry_bytes=4, frame=arm.LINUX_FRAME, offset=0x800, flag_names=LINUX_NAMES
@@ -44,7 +44,7 @@ PTE = Level(
 
 
 def _kernel_or_user(words: Words, out: Words, user: int, write: int) -> Words:
-    """Add access permissions, and make words 0 that are not both PRESENT and YOUNG."""
+    """Add access permissions. Set words to 0 that are not both PRESENT and YOUNG."""
     out[(words & L_PTE_USER) != 0] |= user
     out[words & (L_PTE_WRITE | L_PTE_DIRTY) == (L_PTE_WRITE | L_PTE_DIRTY)] |= write
     out[words & (L_PTE_PRESENT | L_PTE_YOUNG) != (L_PTE_PRESENT | L_PTE_YOUNG)] = 0
@@ -52,7 +52,7 @@ def _kernel_or_user(words: Words, out: Words, user: int, write: int) -> Words:
 
 
 def arm926(words: Words) -> Words:
-    """Make small pages of Linux words (proc-arm920.S, proc-arm926.S, set_pte_ext).
+    """Convert Linux words to small pages (proc-arm920.S, proc-arm926.S, set_pte_ext).
 
     Args:
         words: shape ``(n,)``, uint32.
@@ -64,17 +64,17 @@ def arm926(words: Words) -> Words:
 
 
 def arm926_writethrough(words: Words) -> Words:
-    """Make them as `arm926`, without B where they are cacheable (CONFIG_CPU_DCACHE_WRITETHROUGH)."""
+    """Convert as `arm926`, but without B for cacheable pages (CONFIG_CPU_DCACHE_WRITETHROUGH)."""
     out = arm926(words)
     out[out & 0xB == 0xA] &= 0xFFFFFFFB
     return out
 
 
 def xscale(words: Words) -> Words:
-    """Make extended small pages of Linux words (proc-xscale.S, set_pte_ext).
+    """Convert Linux words to extended small pages (proc-xscale.S, set_pte_ext).
 
-    X (TEX 1), the mini cache, for pages that are cacheable but neither bufferable nor writable. No B for pages
-    that users may only read (erratum 40). Arguments and result as of `arm926`.
+    Pages that are cacheable but neither bufferable nor writable get X (TEX 1), the mini cache. Pages that users
+    may only read get no B (erratum 40). Arguments and result are those of `arm926`.
     """
     cached = words & (L_PTE_CACHEABLE | L_PTE_WRITE)
     out = words & np.uint32(0xFFFFF00F) | np.uint32(0x3)
@@ -84,9 +84,9 @@ def xscale(words: Words) -> Words:
 
 
 def access(low: int) -> Access:
-    """Return the rights that AP gives, two bits from bit ``low``: with the S bit the kernel may always read.
+    """Return the rights that AP gives, two bits from bit ``low`` up. With the S bit the kernel may always read.
 
-    An old small page has four APs for its quarters. Linux writes them alike, and the first is looked at.
+    An old small page has four APs for its quarters. Linux writes the same AP four times, and the first is read.
     """
     anything = tuple((0x3 << low, ap << low) for ap in (1, 2, 3))
     return Access(write=anything, cached=((arm.C, arm.C),), write_back=((arm.B, arm.B),))

@@ -1,4 +1,4 @@
-"""ARMv6 and ARMv7: extended page tables, several CPUs. And ARMv7 with highmem as later kernels have it.
+"""ARMv6 and ARMv7: extended page tables and several CPUs. Also ARMv7 with highmem, as in later kernels.
 
 Sources: arch/arm/mm/proc-v6.S, proc-v7.S, mmu.c, include/asm-arm/pgtable.h, pgtable-hwdef.h, of 2.6.24. For
 ``armv7-highmem``: arch/arm/include/asm/pgtable-2level.h, pgtable.h, arch/arm/mm/proc-v7-2level.S, mmu.c, of 6.12.
@@ -27,12 +27,12 @@ from vmcore.architecture import (
 from . import family as arm
 from .armv5 import L_PTE_DIRTY, L_PTE_EXEC, L_PTE_PRESENT, L_PTE_USER, L_PTE_WRITE, L_PTE_YOUNG, PGD, PTE
 
-EXT_NG = 0x800  #: PTE_EXT_NG, the ``ext`` set_pte_at passes for user addresses
+EXT_NG = 0x800  #: PTE_EXT_NG, the ``ext`` that set_pte_at passes for user addresses
 XN, SMALL_AP0, AP1, TEX0, APX = 0x001, 0x012, 0x020, 0x040, 0x200
 
 
 def v6_words(words: Words, ext: int = 0) -> Words:
-    """Make extended small pages of Linux words (proc-v6.S, proc-v7.S, set_pte_ext, one rule).
+    """Convert Linux words to extended small pages (set_pte_ext, the same rule in proc-v6.S and proc-v7.S).
 
     Args:
         words: shape ``(n,)``, uint32.
@@ -54,7 +54,7 @@ def v6_words(words: Words, ext: int = 0) -> Words:
 
 
 def v6(words: Words) -> Words:
-    """Make hardware words for kernel addresses, as `v6_words`."""
+    """Convert Linux words of kernel addresses to hardware words, see `v6_words`."""
     return v6_words(words)
 
 
@@ -62,11 +62,11 @@ def access(ap: int, apx: int, xn: int, ng: int, domain: int | None = None) -> Ac
     """Return the rights of the kernel on a page (ARM ARM, B3.7.1 of DDI 0406C, SCTLR.AFE 0).
 
     Args:
-        ap: the lower of the two AP bits' number.
-        apx: number of APX, also AP[2].
-        xn: number of XN.
-        ng: number of nG.
-        domain: as of `Access`.
+        ap: number of the lower of the two AP bits.
+        apx: number of the bit APX, also called AP[2].
+        xn: number of the bit XN.
+        ng: number of the bit nG.
+        domain: see `Access`.
     """
 
     def where(*values: int) -> Pairs:
@@ -76,7 +76,7 @@ def access(ap: int, apx: int, xn: int, ng: int, domain: int | None = None) -> Ac
     return Access(
         read=read,
         write=where(0b001, 0b010, 0b011),
-        execute=tuple((mask | 1 << xn, value) for mask, value in read),  # what may not be read may not, either
+        execute=tuple((mask | 1 << xn, value) for mask, value in read),  # an unreadable page may not execute
         shared=((1 << ng, 0),),
         cached=((arm.C, arm.C),),
         write_back=((arm.B, arm.B),),
@@ -142,9 +142,9 @@ LATE_PTE = Level(name="pte", shift=12, bits=9, entry_bytes=4, frame=arm.LINUX_FR
 
 
 def v7_late(words: Words) -> Words:
-    """Make extended small pages of later kernels' Linux words (arch/arm/mm/proc-v7-2level.S, set_pte_ext).
+    """Convert later kernels' Linux words to extended small pages (arch/arm/mm/proc-v7-2level.S, set_pte_ext).
 
-    For kernel addresses; memory types are remapped by TEX, C and B. Arguments and result as of `v6_words`.
+    It is for kernel addresses. TEX, C and B remap memory types. Arguments and result are those of `v6_words`.
     """
     out = words & np.uint32(0xFFFFFC0C) | np.uint32(SMALL_AP0)
     out[words & 0x010 != 0] |= TEX0

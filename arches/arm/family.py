@@ -1,7 +1,7 @@
-"""The parts that ARM machines share: tables in pairs, hardware and Linux halves, address maps and strong symbols.
+"""The common parts of ARM machines: tables in pairs, hardware and Linux halves, address maps and strong symbols.
 
-Linux' root entry is two first-level words; its table is one page with a Linux half, which Linux reads, and a
-hardware half of two 256-entry tables, which the MMU reads.
+A root entry of Linux is two first-level words. Its table is one page with two halves. Linux reads the Linux half.
+The MMU reads the hardware half, which is two tables of 256 entries.
 
 Sources: include/asm-arm/pgtable.h, pgtable-hwdef.h, pgalloc.h, memory.h, cacheflush.h, tlbflush.h,
 arch-*/memory.h, arch-*/vmalloc.h, arch/arm/mm/fault.c, mmu.c, of 2.6.24; ARM Architecture Reference Manual
@@ -46,7 +46,7 @@ TABLE_ACCESS = Access(domain=DOMAIN)
 
 
 def pgd(frame: tuple[tuple[int, int, int], ...], table_flags: int) -> Level:
-    """Return the root as Linux sees it: 2048 pairs, of which only the first word is ever tested."""
+    """Return the root as Linux sees it: 2048 pairs of words. Linux tests only the first word of a pair."""
     return Level(
         name="pgd",
         shift=21,
@@ -66,7 +66,7 @@ FIRST_LEVEL_NAMES = (("table", 0x1), ("section", 0x2), ("B", 0x4), ("C", 0x8), (
 
 
 def first_level(*leaves: Leaf) -> Level:
-    """Return the root as the MMU sees it. An entry that is neither a leaf nor of type 01 is nothing."""
+    """Return the root as the MMU sees it. An entry that is neither a leaf nor of type 01 maps nothing."""
     return Level(
         name="first",
         shift=20,
@@ -84,7 +84,7 @@ def first_level(*leaves: Leaf) -> Level:
 
 
 def second_level(large: Leaf, small: Leaf, names: tuple[tuple[str, int], ...]) -> Level:
-    """Return a coarse table as the MMU sees it. An entry that is neither a large nor a small page is nothing."""
+    """Return a coarse table as the MMU sees it. An entry that is no large and no small page maps nothing."""
     return Level(
         name="second",
         shift=12,
@@ -97,7 +97,7 @@ def second_level(large: Leaf, small: Leaf, names: tuple[tuple[str, int], ...]) -
     )
 
 
-# ---- dumps of it
+# ---- dumps of ARM machines
 
 #: arch/arm/kernel/vmcore_info.c; bases are those of CONFIG_VMSPLIT, and one platform's. Real kernels do not
 #: print PHYS_OFFSET, and QEMU's dump-guest-memory writes no TTBR.
@@ -112,7 +112,7 @@ IMAGE = KernelImage(
 
 
 VMALLOC_OFFSET = 8 << 20
-#: What is left to vmalloc where all RAM would leave nothing: there 2.6.24 failed, and 2.6.28 began to cut RAM.
+#: The least vmalloc area if all RAM would leave none. 2.6.24 failed in this case, and 2.6.28 began to cut RAM.
 VMALLOC_MIN = 128 << 20
 
 
@@ -191,8 +191,8 @@ class PlatformLayout:
 
     Attributes:
         name: the architecture, for messages.
-        default: the platform where none is asked for.
-        reserve: ``vmalloc=`` where none is given; None: lowmem is all RAM, as before ARM had the option.
+        default: the platform if none is requested.
+        reserve: the default of ``vmalloc=``; None: lowmem is all RAM, as before ARM had the option.
         highmem: CONFIG_HIGHMEM: frames above lowmem are used.
     """
 
@@ -202,7 +202,7 @@ class PlatformLayout:
     highmem: bool = False
 
     def __call__(self, request: LayoutRequest) -> Layout:
-        """Lay the machine out. See `vmcore.architecture.Layout`.
+        """Return the layout of the machine, see `vmcore.architecture.Layout`.
 
         Raises:
             LayoutError: ``vmalloc=`` is out of bounds, or RAM does not start at PHYS_OFFSET, is too small or
@@ -234,7 +234,7 @@ class PlatformLayout:
         )
 
     def _lowmem_limit(self, size: int | None, board: Platform, ram_end: int) -> int:
-        """Return the physical address lowmem may reach up to, bytes. ``size`` is that of the vmalloc area."""
+        """Return the greatest physical end of lowmem, bytes. ``size`` is the size of the vmalloc area, bytes."""
         if size is None:
             fits = board.vmalloc_start(ram_end) < board.vmalloc_end
             return ram_end if fits else board.physical(board.vmalloc_end - VMALLOC_MIN)
@@ -262,20 +262,23 @@ def flush_cache(kernel: Host, cpu: int, start: int, end: int) -> None:
 
 
 def flush_tlb_kernel_range(kernel: Host, cpu: int, start: int, end: int) -> None:
-    """Flush page by page, on SMP machines on every CPU (tlbflush.h, arch/arm/kernel/smp.c)."""
+    """Flush the TLB page by page. SMP machines flush on every CPU (tlbflush.h, arch/arm/kernel/smp.c)."""
     kernel.flush_tlb_pages(cpu, start, end, every_cpu=len(kernel.cpus) > 1)
 
 
 def flush_tlb_kernel_range_v6(kernel: Host, cpu: int, start: int, end: int) -> None:
-    """Flush as before, but with ``end`` rounded down, too (tlb-v6.S, tlb-v7.S: both are shifted to pages)."""
+    """Flush as `flush_tlb_kernel_range`, but round ``end`` down, too.
+
+    Both addresses are shifted to page numbers (tlb-v6.S, tlb-v7.S).
+    """
     flush_tlb_kernel_range(kernel, cpu, start, end & -kernel.arch.page_size)
 
 
 def vmalloc_fault(kernel: Host, cpu: int, address: int, error_code: int) -> bool:
     """Copy both words of init_mm's root entry (arch/arm/mm/fault.c, do_translation_fault).
 
-    The page need not be there. A fault of the second level never gets here: the first-level entry of the CPU's
-    own table says which it was.
+    The page may be absent. A fault of the second level is not repaired here. The first-level entry of the CPU's
+    own table tells the level of the fault.
     """
     mm = kernel.current_mm(cpu)
     task_size = kernel.layout.first_kernel_pgd << kernel.arch.levels[0].shift

@@ -1,4 +1,4 @@
-"""The parts that x86 machines share: entry bits, protections, the 32-bit address map and the strong symbols.
+"""The common parts of x86 machines: entry bits, protections, the 32-bit address map and the strong symbols.
 
 Sources: include/asm-x86/pgtable_32.h, pgtable_64.h, page_32.h, fixmap_32.h, highmem.h, tlbflush_32.h,
 arch/x86/kernel/setup_32.c, arch/x86/mm/fault_32.c, fault_64.c, init_32.c, all of 2.6.24.
@@ -30,7 +30,7 @@ from ..lowmem import KERNEL_BYTES, banks_at, without_holes
 PRESENT = 0x001
 NX = 1 << 63
 PAGE_TABLE = 0x067  #: _PAGE_TABLE: P, RW, USER, A, D
-PROTNONE = 0x080  #: in a page-table entry that is not PRESENT; pte_present tests either bit
+PROTNONE = 0x080  #: a bit of a page-table entry that is not PRESENT; pte_present tests for either bit
 
 TABLE_FLAG_NAMES = (
     ("PRESENT", 0x001), ("RW", 0x002), ("USER", 0x004), ("PWT", 0x008), ("PCD", 0x010), ("ACCESSED", 0x020),
@@ -53,13 +53,14 @@ PROTECTIONS = {
 
 
 def with_nx(protections: dict[str, int], *executable: str) -> dict[str, int]:
-    """Return protections with the NX bit, but for those named."""
+    """Return the protections with the NX bit added, except to those named in ``executable``."""
     return {name: value if name in executable else value | NX for name, value in protections.items()}
 
 
 RW, GLOBAL, ACCESSED, DIRTY = 0x002, 0x100, 0x020, 0x040
 
-#: Intel SDM, volume 3, 4.6 and 4.8, of supervisor accesses with CR0.WP, and with EFER.NXE where entries have NX.
+#: The rights of supervisor accesses with CR0.WP set, and with EFER.NXE set where entries have NX (Intel SDM,
+#: volume 3, 4.6 and 4.8).
 ACCESS_32 = Access(write=((RW, RW),), shared=((GLOBAL, GLOBAL),), accessed=ACCESSED, dirty=DIRTY)
 ACCESS_NX = evolve(ACCESS_32, execute=((NX, 0),))
 #: Without long mode the bits between the frame and NX are reserved (Intel SDM, volume 3, tables 4-9 to 4-11).
@@ -71,9 +72,9 @@ LINEAR_4M = LinearMap(leaf="4 MiB page", flags=0x1E3)
 
 
 def large_page(name: str, shift: int, width: int, access: Access | None = None) -> Leaf:
-    """Return the test for a PSE page of ``1 << shift`` bytes with ``width`` physical address bits.
+    """Return the leaf for a PSE page of ``1 << shift`` bytes with ``width`` physical address bits.
 
-    To the MMU, that is with ``access``, the bits between the frame and PAT are reserved.
+    With ``access`` it is the leaf as the MMU sees it, and the bits between the frame and PAT are reserved.
     """
     if access is not None:
         access = evolve(access, reserved=access.reserved | (1 << shift) - (1 << 13))
@@ -83,13 +84,13 @@ def large_page(name: str, shift: int, width: int, access: Access | None = None) 
 def as_the_mmu(
     levels: tuple[Level, ...], width: int, access: Access, *leaves: tuple[Leaf, ...]
 ) -> tuple[Level, ...]:
-    """Return Linux' levels as the MMU sees them: P is bit 0, nothing is bad, frames end at bit ``width``.
+    """Return Linux' levels as the MMU sees them: P is bit 0, no entry is bad, and frames end at bit ``width``.
 
     Args:
-        levels: root first.
-        width: physical address bits.
-        access: of every level.
-        leaves: for each level.
+        levels: Linux' levels, root first.
+        width: number of physical address bits.
+        access: the rights of every level's entries.
+        leaves: the leaves of each level.
     """
     return tuple(
         evolve(
@@ -105,7 +106,7 @@ def as_the_mmu(
     )
 
 
-# ---- dumps of it
+# ---- dumps of x86 machines
 
 _CR3, _CR4 = 416, 424  #: in QEMUCPUState (QEMU, target/i386/arch_dump.c)
 PAE_ON = (_CR4, 0x20, 0x20, "CR4.PAE is 0: two levels")
@@ -114,12 +115,12 @@ LA57_OFF = (_CR4, 0x1000, 0x0000, "CR4.LA57 is 1: five levels")
 
 
 def qemu_note(*checks: tuple[int, int, int, str]) -> CpuNote:
-    """Return where QEMU's dump-guest-memory has CR3, and the conditions on CR4."""
+    """Describe the note of QEMU's dump-guest-memory: the place of CR3, and the conditions on CR4."""
     return CpuNote(name="QEMU", size=432, root_at=_CR3, root_mask=(1 << 52) - 1, checks=checks)
 
 
 def image_32(pae: bool) -> KernelImage:
-    """Return the lines that 32-bit kernels print (arch/x86/kernel/vmcore_info_32.c). Bases: CONFIG_VMSPLIT."""
+    """Describe the VMCOREINFO of 32-bit kernels (arch/x86/kernel/vmcore_info_32.c). Bases: CONFIG_VMSPLIT."""
     return KernelImage(
         machine=3,
         root_align=32 if pae else 4096,
@@ -133,7 +134,7 @@ def image_32(pae: bool) -> KernelImage:
 # ---- the address map of the 32-bit kernels
 
 PAGE_OFFSET = 0xC0000000
-VMALLOC_RESERVE = 128 << 20  #: __VMALLOC_RESERVE, which ``vmalloc=`` replaces
+VMALLOC_RESERVE = 128 << 20  #: __VMALLOC_RESERVE, the default of ``vmalloc=``
 VMALLOC_OFFSET = 8 << 20
 FIXADDR_TOP = 0xFFFFF000
 KM_TYPE_NR = 13
@@ -146,7 +147,7 @@ SWAPPER_PG_DIR = 0x00300000
 def permanent_slots(highmem: bool, nr_cpus: int = 1) -> int:
     """Count the permanent fixmap slots of the reference configuration (include/asm-x86/fixmap_32.h).
 
-    That is: local and I/O APIC, ACPI, PCI_MMCONFIG; no F00F, CYCLONE, VISWS or PARAVIRT.
+    It has local and I/O APIC, ACPI and PCI_MMCONFIG. It does not have F00F, CYCLONE, VISWS or PARAVIRT.
     """
     always, local_apic, io_apics, acpi, mmconfig = 4, 1, 64, 4, 1
     return always + local_apic + io_apics + acpi + mmconfig + (KM_TYPE_NR * nr_cpus if highmem else 0)
@@ -171,7 +172,7 @@ class Layout32:
     Attributes:
         name: the architecture, for messages.
         highmem: CONFIG_HIGHMEM: frames above lowmem are used.
-        pae: three levels and frames up to 64 GiB, else two and 4 GiB.
+        pae: True: three levels and frames up to 64 GiB; False: two levels and frames up to 4 GiB.
     """
 
     name: str
@@ -179,7 +180,7 @@ class Layout32:
     pae: bool
 
     def __call__(self, request: LayoutRequest) -> Layout:
-        """Lay the machine out. See `vmcore.architecture.Layout`.
+        """Return the layout of the machine, see `vmcore.architecture.Layout`.
 
         Raises:
             LayoutError: ``vmalloc=`` leaves no lowmem, or RAM does not start at 0, is too small or has a hole.
@@ -206,7 +207,7 @@ class Layout32:
         )
 
     def _maxmem(self, vmalloc: int | None) -> int:
-        """MAXMEM_PFN in bytes: the lowmem that fits below the reserve."""
+        """Return MAXMEM_PFN in bytes: the lowmem that fits below the reserve."""
         reserve = VMALLOC_RESERVE if vmalloc is None else vmalloc
         maxmem = (1 << 32) - PAGE_OFFSET - reserve
         if maxmem <= KERNEL_BYTES:
@@ -227,29 +228,29 @@ class Layout32:
 
 
 def flush_tlb_kernel_range(kernel: Host, cpu: int, start: int, end: int) -> None:
-    """Flush everything everywhere. The range is ignored (tlbflush_32.h, tlbflush_64.h)."""
+    """Flush the whole TLB of every CPU. The range is ignored (tlbflush_32.h, tlbflush_64.h)."""
     kernel.flush_tlb_all(cpu)
 
 
 def current_tables(kernel: Host, cpu: int) -> Tables:
-    """Return the tables a CPU runs on: those of its process, else init_mm's."""
+    """Return the tables that a CPU runs on: those of its process, or init_mm's if it runs no process."""
     mm = kernel.current_mm(cpu)
     return kernel.init_mm if mm is None else mm.tables
 
 
 def page_present(tables: Tables, address: int) -> bool:
-    """Test pte_present of the entry for an address. It is False if a table is absent."""
+    """Return pte_present of the entry for an address. It is False if a table is absent."""
     found = tables.entry(address, len(tables.levels) - 1)
     return found is not None and bool(found[1] & tables.levels[-1].present_mask)
 
 
 def vmalloc_sync_one(kernel: Host, tables: Tables, address: int) -> bool:
-    """Give ``tables`` init_mm's pmd entry for an address (arch/x86/mm/fault_32.c, vmalloc_sync_one).
+    """Copy init_mm's pmd entry for an address to ``tables`` (arch/x86/mm/fault_32.c, vmalloc_sync_one).
 
-    The pmd is the level above the last: the folded one without PAE.
+    The pmd is the level above the last. Without PAE the pmd is folded, so this is the pgd.
 
     Returns:
-        False where init_mm has none (the C function: NULL).
+        False if init_mm has no such entry. The C function returns NULL then.
     """
     depth = len(kernel.arch.levels) - 2
     reference, entry = (t.entry(address, depth) for t in (kernel.init_mm, tables))
@@ -266,7 +267,7 @@ def vmalloc_sync_one(kernel: Host, tables: Tables, address: int) -> bool:
 def vmalloc_fault_32(kernel: Host, cpu: int, address: int, error_code: int) -> bool:
     """Copy the pmd entry for any kernel address (arch/x86/mm/fault_32.c, do_page_fault, vmalloc_fault).
 
-    It is copied even where the page turns out to be absent, and no lock is taken.
+    The entry is copied even if the page is absent. No lock is taken.
     """
     if address < kernel.layout.page_offset or error_code & 0xD:
         return False
@@ -276,8 +277,8 @@ def vmalloc_fault_32(kernel: Host, cpu: int, address: int, error_code: int) -> b
 def vmalloc_sync_all_32(kernel: Host) -> None:
     """Copy init_mm's pmd entries to every process (arch/x86/mm/fault_32.c), !SHARED_KERNEL_PMD.
 
-    One entry per root entry from TASK_SIZE to the top: each of them without PAE; only the first of the
-    kernel's gigabyte where an unshared PAE kernel steps by PGDIR_SIZE.
+    The function steps by PGDIR_SIZE from TASK_SIZE to the top, and copies one entry per root entry. Without PAE
+    these are all entries. An unshared PAE kernel copies only the first entry of the kernel's gigabyte.
     """
     shift, task_size = kernel.arch.levels[0].shift, kernel.layout.page_offset
     statics = kernel.statics
@@ -294,7 +295,7 @@ def vmalloc_sync_all_32(kernel: Host) -> None:
 
 
 def _sync_list(kernel: Host, address: int) -> bool:
-    """Walk pgd_list for one address. Return True at its end, also at that of an empty list."""
+    """Walk pgd_list for one address. Return True if the walk reaches its end, also if the list is empty."""
     with kernel.pgd_lock:
         for position, mm in enumerate(kernel.pgd_list):
             if not vmalloc_sync_one(kernel, mm.tables, address):
@@ -303,7 +304,8 @@ def _sync_list(kernel: Host, address: int) -> bool:
     return True
 
 
-#: of i386 without PAE; with PAE vmalloc_sync_all is another. Caches are coherent: no cache flush does anything.
+#: The symbols of i386 without PAE. With PAE, vmalloc_sync_all differs. No cache flush does anything, because
+#: caches are coherent.
 SYMBOLS_32 = Symbols(
     flush_tlb_kernel_range=flush_tlb_kernel_range,
     vmalloc_sync_all=vmalloc_sync_all_32,

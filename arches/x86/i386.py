@@ -14,7 +14,7 @@ from . import family as x86
 
 FRAME = ((12, 20, 12),)
 
-#: The folded pud and pmd are this entry. A table is looked for with pmd_present, not pmd_none.
+#: The folded pud and pmd are this entry. Linux tests for a table with pmd_present, not with pmd_none.
 PGD = Level(
     name="pgd",
     shift=22,

@@ -15,7 +15,7 @@ from . import family as x86
 
 FRAME = ((12, 24, 12),)  # 64 GiB, what the kernel of the era uses
 
-#: The page directory pointer table. pgd_none is a constant 0: the tables below exist.
+#: The page directory pointer table. pgd_none is a constant 0, because the tables below always exist.
 PGD = Level(
     name="pgd",
     shift=30,
@@ -26,7 +26,7 @@ PGD = Level(
     prebuilt=True,
     flag_names=(("PRESENT", 0x001), ("PWT", 0x008), ("PCD", 0x010)),
 )
-#: pmd_none casts to unsigned long and so looks at the low word only, as pmd_bad does.
+#: pmd_none casts to unsigned long, so it tests the low word only. pmd_bad does the same.
 PMD = Level(
     name="pmd",
     shift=21,
@@ -54,12 +54,12 @@ PTE = Level(
 _AS_THE_MMU = x86.as_the_mmu(
     (PGD, PMD, PTE), 52, x86.ACCESS_PAE, (), (x86.large_page("2 MiB page", 21, 52, x86.ACCESS_PAE),), ()
 )
-#: An entry of the pointer table has no rights, and is not marked (Intel SDM, volume 3, table 4-8).
+#: An entry of the pointer table has no bits for rights, accessed or dirty (Intel SDM, volume 3, table 4-8).
 MMU_LEVELS = (evolve(_AS_THE_MMU[0], access=Access()), *_AS_THE_MMU[1:])
 
 
 def vmalloc_sync_all(kernel: Host) -> None:
-    """Return at once where every pgd names the same pmd table (fault_32.c, SHARED_KERNEL_PMD)."""
+    """Sync all processes, but return at once if all share the pmd table (fault_32.c, SHARED_KERNEL_PMD)."""
     if not kernel.layout.shared_kernel_tables:
         x86.vmalloc_sync_all_32(kernel)
 

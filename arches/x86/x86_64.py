@@ -37,12 +37,12 @@ VMALLOC_END = 0xFFFFE1FFFFFFFFFF  #: the last byte, but the C file takes it for 
 VMEMMAP = Window(0xFFFFE20000000000, 0xFFFFE30000000000)
 MODULES = Window(0xFFFFFFFF88000000, 0xFFFFFFFFFFF00000)
 KERNEL_MAP = 0xFFFFFFFF80000000  #: __START_KERNEL_map; modules share its root entry
-KERNEL_TEXT_SIZE = 40 << 20  #: what head_64.S maps there with __PAGE_KERNEL_LARGE_EXEC
+KERNEL_TEXT_SIZE = 40 << 20  #: the bytes that head_64.S maps there with __PAGE_KERNEL_LARGE_EXEC
 PHYSICAL_BITS = 46  #: __PHYSICAL_MASK_SHIFT; the MMU has up to 52
 
 
 def _table(name: str, shift: int, missing_mask: int, *large: int) -> Level:
-    """Return an upper level. p?d_bad is the same for all: any bit but the frame's and those of a table."""
+    """Return an upper level. On all of them p?d_bad tests all bits except those of the frame and of a table."""
     return Level(
         name=name,
         shift=shift,
@@ -57,7 +57,7 @@ def _table(name: str, shift: int, missing_mask: int, *large: int) -> Level:
     )
 
 
-#: pud_alloc and pmd_alloc look for an entry of 0, pte_alloc_kernel for the PRESENT bit.
+#: pud_alloc and pmd_alloc test for an entry of 0, pte_alloc_kernel tests the PRESENT bit.
 LEVELS = (
     _table("pgd", 39, (1 << 64) - 1),
     _table("pud", 30, (1 << 64) - 1),
@@ -84,7 +84,7 @@ MMU_LEVELS = (evolve(_AS_THE_MMU[0], access=evolve(x86.ACCESS_NX, reserved=0x080
 
 
 def lay_out(request: LayoutRequest) -> Layout:
-    """Lay the machine out: only high_memory depends on RAM.
+    """Return the layout of the machine. Of its windows, only high_memory depends on RAM.
 
     Raises:
         LayoutError: ``vmalloc=`` was given, or RAM does not start at 0 or is too small.
@@ -126,14 +126,14 @@ IMAGE = KernelImage(
 
 
 def _same_table(tables: Tables, one: Entry, other: Entry, depth: int) -> bool:
-    """Compare the tables two entries point to. An entry that is none or cannot be reached is never the same."""
+    """Return whether two entries point to one table. It is False if an entry is none or cannot be reached."""
     if one is None or other is None or not one[1]:
         return False
     return tables.address_of(one[1], depth) == tables.address_of(other[1], depth)
 
 
 def _sync_pgd(kernel: Host, tables: Tables, address: int, function: str) -> bool:
-    """Copy init_mm's pgd entry where ``tables`` has none. Return False where init_mm has none either."""
+    """Copy init_mm's pgd entry if ``tables`` has none. Return False if init_mm has none either."""
     reference, entry = kernel.init_mm.entry(address, 0), tables.entry(address, 0)
     if reference is None or entry is None or not reference[1]:
         return False
@@ -179,7 +179,7 @@ def _same_page(kernel: Host, tables: Tables, address: int) -> bool:
 def vmalloc_sync_all(kernel: Host) -> None:
     """Copy init_mm's pgd entries for the vmalloc window to every process (arch/x86/mm/fault_64.c).
 
-    Modules need none: they share the pgd entry of the kernel text.
+    The window of modules needs no copies, because it shares the pgd entry of the kernel text.
     """
     root = kernel.arch.levels[0]
     statics, window = kernel.statics, kernel.layout.vmalloc

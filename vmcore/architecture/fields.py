@@ -1,4 +1,4 @@
-"""Records that refuse a field of the wrong type, and converters of the values of their fields."""
+"""Check the types of a record's fields, and convert their values."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _hints(record: type) -> dict[str, Any]:
 
 
 def _fits(value: object, kind: Any) -> bool:
-    """Tell whether a value is of the type an annotation says."""
+    """Return whether a value has the type of an annotation."""
     origin, args = get_origin(kind), get_args(kind)
     if origin is UnionType:
         return any(_fits(value, choice) for choice in args)
@@ -36,7 +36,7 @@ def _fits(value: object, kind: Any) -> bool:
 
 
 def _convert(inner: Callable[[Any], Any] | None, value: Any, record: Any, into: Attribute[Any]) -> Any:
-    """Convert a field of a record, and refuse a value of another type before anything counts with it."""
+    """Convert a field of a record. Refuse a value of another type before any code computes with it."""
     name = getattr(record, "name", None)
     kind = type(record).__name__.lower()
     subject = kind if name is None else name if kind == "architecture" else f"{kind} {name!r}"
@@ -50,7 +50,7 @@ def _convert(inner: Callable[[Any], Any] | None, value: Any, record: Any, into: 
 
 
 def typed(cls: type, fields: list[Attribute[Any]]) -> list[Attribute[Any]]:
-    """Make every field of a class check its type, in order, so that defaults see values that fit."""
+    """Make every field of a class check its type, in order. A default then sees only values of the right type."""
 
     def checked(field: Attribute[Any]) -> Attribute[Any]:
         def convert(value: Any, record: Any, into: Attribute[Any]) -> Any:
@@ -63,26 +63,26 @@ def typed(cls: type, fields: list[Attribute[Any]]) -> list[Attribute[Any]]:
 
 
 def as_flags(value: Mapping[str, int] | Iterable[tuple[str, int]]) -> Flags:
-    """Make (name, bits) pairs of a mapping."""
+    """Convert a mapping to a tuple of (name, bits) pairs."""
     return tuple(value.items() if isinstance(value, Mapping) else value)
 
 
 def as_pairs(value: Iterable[Iterable[int]]) -> Pairs:
-    """Make (mask, value) pairs tuples."""
+    """Convert (mask, value) pairs to a tuple of tuples."""
     return tuple((mask, wanted) for mask, wanted in value)
 
 
 def as_ints(value: Iterable[int]) -> tuple[int, ...]:
-    """Make integers a tuple."""
+    """Convert integers to a tuple."""
     return tuple(value)
 
 
 def as_names(value: Iterable[str]) -> tuple[str, ...]:
-    """Make names a tuple."""
+    """Convert names to a tuple."""
     return tuple(value)
 
 
 def as_lines(value: Mapping[str, Iterable[str]] | Iterable[tuple[str, Iterable[str]]]) -> Lines:
-    """Make (key, values) pairs of a mapping."""
+    """Convert a mapping to a tuple of (key, values) pairs."""
     pairs = value.items() if isinstance(value, Mapping) else value
     return tuple((key, tuple(values)) for key, values in pairs)

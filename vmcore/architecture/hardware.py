@@ -1,4 +1,4 @@
-"""The MMU and the caches of a machine, as far as Linux' own tables do not show them."""
+"""The properties of a machine's MMU and caches that Linux' own tables do not show."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from vmcore.architecture.levels import Level
 
 @frozen(field_transformer=typed)
 class Mirror:
-    """A second encoding of the last level that the MMU reads, in the same table page.
+    """A second copy of the last level's entries, in the same table page and in the encoding of the MMU.
 
     Attributes:
-        offset: byte offset of the mirrored entries inside the table page.
-        encode: from Linux words, shape ``(n,)``, to hardware words of the same shape and type.
+        offset: byte offset of the hardware entries inside the table page.
+        encode: function from Linux words, shape ``(n,)``, to hardware words of the same shape and type.
     """
 
     offset: int
@@ -26,21 +26,22 @@ class Mirror:
 
 @frozen(kw_only=True, field_transformer=typed)
 class Cache:
-    """A CPU's data cache, as far as coherence depends on it.
+    """The properties of a CPU's data cache that matter for coherence.
 
-    A line is looked for at the index its virtual address gives, and known by its virtual ("vivt") or its
-    physical address ("vipt aliasing", "vipt"). Only the first two can hold a line twice, and only they are
-    modelled; and none whose size is left to the chip.
+    The virtual address of a line gives its index. The tag is the line's virtual address ("vivt") or its physical
+    address ("vipt aliasing", "vipt"). Only a "vivt" or "vipt aliasing" cache can hold a line twice, so only these
+    two kinds are modelled. A cache without a known size is not modelled either.
 
     Attributes:
         kind: "vivt", "vipt aliasing", or "vipt".
-        colours: page colours two mappings can differ in (1: never conflict; 0: always conflict).
-        size: bytes; 0 where the family leaves it to the chip.
+        colours: number of page colours in which two mappings can differ (1: mappings never conflict; 0: they
+            always conflict).
+        size: bytes; 0 if it differs between the chips of the family.
         ways: associativity.
         line: bytes of a line.
-        write_allocate: a store that misses fetches the line; else it goes to memory.
-        writes_back_by: "virtual": a line that leaves is translated then, and lost where nothing is mapped any
-            more; "physical": it remembers its frame.
+        write_allocate: a store that misses fetches the line; otherwise the store goes to memory.
+        writes_back_by: "virtual": the address of a line is translated when the line leaves the cache, and the line
+            is lost if nothing is mapped there any more; "physical": the line remembers its frame.
     """
 
     kind: str
@@ -53,7 +54,7 @@ class Cache:
 
     @property
     def modelled(self) -> bool:
-        """Whether two mappings of one frame can disagree in it."""
+        """Whether two mappings of one frame can hold different data in the cache, and its size is known."""
         return self.kind != "vipt" and self.size > 0
 
 
@@ -62,10 +63,10 @@ class Tlb:
     """A CPU's translation lookaside buffer.
 
     Attributes:
-        entries: slots, a power of two from 2 up; a page belongs in slot ``page number % entries``.
-        tagged: an entry that is not shared carries its address space's number, and stays when the CPU runs
-            another.
-        keeps_absent: also keeps that a page is not mapped.
+        entries: number of slots, a power of two from 2 up; a page belongs in slot ``page number % entries``.
+        tagged: an entry that is not shared has the number of its address space, and stays in the TLB when the CPU
+            switches to another one.
+        keeps_absent: the TLB also caches that a page is not mapped.
     """
 
     entries: int = 512
@@ -75,19 +76,24 @@ class Tlb:
 
 @frozen(kw_only=True, field_transformer=typed)
 class HardwareView:
-    """The view of the MMU, where it differs from that of Linux.
+    """The differences between the MMU's view of the tables and that of Linux.
 
-    At the MMU's levels an entry is read in this order: not present (``present_mask``): nothing; a leaf: memory;
-    bad (``bad_mask``), or no leaf at a last level that lists ``leaves``: nothing; else a table.
+    The MMU tests an entry of its levels in this order:
+
+    1. An entry that is not present (``present_mask``) maps nothing.
+    2. A leaf maps memory.
+    3. A bad entry (``bad_mask``) maps nothing. If the last level lists ``leaves``, an entry there that is no leaf
+       maps nothing either.
+    4. Any other entry points to a table.
 
     Attributes:
-        levels: root to leaf; None where the MMU reads Linux' own levels.
-        mirror: the hardware half of a last-level table page; None where there is one encoding.
+        levels: root to leaf; None if the MMU reads Linux' own levels.
+        mirror: the hardware half of a last-level table page; None if there is only one encoding.
         canonical_bits: virtual address bits that must be sign-extended; 0: none.
-        cache: None where caches are physically tagged and coherent.
-        tlb: of each CPU.
-        domain_register: two bits a domain: 0 no access, 1 client (rights are checked), 3 manager (they are
-            not); None where entries have no domains.
+        cache: the data cache; None if caches are physically tagged and coherent.
+        tlb: the TLB of each CPU.
+        domain_register: two bits per domain: 0 no access, 1 client (rights are checked), 3 manager (rights are
+            not checked); None if entries have no domains.
     """
 
     levels: tuple[Level, ...] | None = None
@@ -100,15 +106,15 @@ class HardwareView:
 
 @frozen(kw_only=True, field_transformer=typed)
 class LinearMap:
-    """How the kernel maps lowmem at boot, from PAGE_OFFSET up.
+    """The mapping of lowmem that the kernel makes at boot, from PAGE_OFFSET up.
 
     Attributes:
         leaf: the name of a hardware `Leaf`; the rest is mapped by pages with PAGE_KERNEL.
-        flags: bits of its entries.
-        kernel_flags: bits of those that map the kernel itself; None: the same.
-        smp_flags: ORed in when the machine has more than one CPU.
-        image: (first address, bytes, flags) of a second mapping of the kernel, from the beginning of RAM on, at
-            the top of the address space; None: there is none.
+        flags: the bits of the leaf's entries.
+        kernel_flags: the bits of entries that map the kernel itself; None: the same as ``flags``.
+        smp_flags: bits that are ORed in if the machine has more than one CPU.
+        image: (first address, bytes, flags) of a second mapping of the kernel, at the top of the address space.
+            It maps RAM from its beginning. None: there is no second mapping.
     """
 
     leaf: str

@@ -1,4 +1,4 @@
-"""How a saved machine identifies itself, and how that leads to its tables."""
+"""The facts by which a dump identifies its machine, and the way from them to the root table."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from vmcore.errors import ArchitectureError
 
 @frozen(kw_only=True, field_transformer=typed)
 class CpuNote:
-    """The note a hypervisor writes per CPU into its ELF dumps, as far as it leads to the tables.
+    """The note that a hypervisor writes for each CPU into its ELF dumps. It gives the address of the root table.
 
     Attributes:
-        name: owner of the note; ``size``: bytes of its description, at least.
-        root_at: byte offset of the 8-byte register with the root's address; ``root_mask``: its address bits.
-        checks: (byte offset, mask, value, meaning of another value) of 8-byte registers.
+        name: owner of the note.
+        size: least number of bytes of its description.
+        root_at: byte offset of the 8-byte register that holds the root's address.
+        root_mask: the address bits of this register.
+        checks: conditions on 8-byte registers: (byte offset, mask, value, meaning of another value).
     """
 
     name: str
@@ -27,22 +29,25 @@ class CpuNote:
 
 @frozen(kw_only=True, field_transformer=typed)
 class KernelImage:
-    """The identity of a saved machine's kernel (VMCOREINFO), and how it leads to the root table.
+    """The identity of a dumped kernel (VMCOREINFO), and the way from it to the root table.
 
-    A symbol's physical address is ``symbol - base + physical``: ``base`` is where the mapping of the kernel
-    begins, ``physical`` the address that is mapped there. Symbols in VMCOREINFO are relocated already:
-    KERNELOFFSET is not added (kernel/crash_core.c, Documentation/admin-guide/kdump/vmcoreinfo.rst).
+    The physical address of a symbol is ``symbol - base + physical``. The mapping of the kernel begins at the
+    virtual address ``base``, and ``physical`` is the address mapped there. Symbols in VMCOREINFO are relocated
+    already, so KERNELOFFSET is not added (kernel/crash_core.c, Documentation/admin-guide/kdump/vmcoreinfo.rst).
 
     Attributes:
         machine: e_machine of ELF cores.
-        roots: names of init_mm's root table, the first that is there counts.
-        root_align: bytes; the address bits below are flags of the register that holds it.
-        bases: the values that ``base`` may have, the usual first; ``base_number``: NUMBER() that says it.
-        physical_number: NUMBER() that says ``physical``; ``offset_number``: NUMBER() that says base - physical.
-        physical: where neither is there; None: where RAM begins.
+        roots: names of init_mm's root table; the first one that VMCOREINFO has is used.
+        root_align: alignment of the root table, bytes. The register that holds its address has flags in the bits
+            below.
+        bases: the values that ``base`` may have, the usual one first.
+        base_number: name of the NUMBER() that gives ``base``.
+        physical_number: name of the NUMBER() that gives ``physical``.
+        offset_number: name of the NUMBER() that gives ``base - physical``; None: there is none.
+        physical: the value of ``physical`` if VMCOREINFO has neither number; None: the beginning of RAM.
         linear: the kernel lies in the linear map, so ``base`` is PAGE_OFFSET.
-        lines: lines of VMCOREINFO and the values this record's kernels print; "": no such line.
-        cpu: where a CPU's registers are.
+        lines: lines of VMCOREINFO, and the values that this record's kernels print; "": no such line.
+        cpu: the note with a CPU's registers; None: there is none.
     """
 
     machine: int

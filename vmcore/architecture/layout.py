@@ -1,4 +1,4 @@
-"""Where everything is on one machine: zones, windows, RAM."""
+"""The memory layout of one machine: zones, windows of virtual addresses, and RAM."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from vmcore.units import Bank, format_size
 
 @frozen(field_transformer=typed)
 class Zone:
-    """A zone of physical memory, in zone order. Frames below ``below`` bytes (None: the rest).
+    """A zone of physical memory, in zone order: the frames below the address ``below``, bytes (None: the rest).
 
-    HIGHMEM, where it is declared, is the part that the linear map does not reach; the zones before it end there.
+    A HIGHMEM zone is the part that the linear map does not reach. The zones before it end where it begins.
     """
 
     name: str
@@ -23,7 +23,7 @@ class Zone:
 
 @frozen(field_transformer=typed)
 class Window:
-    """Virtual addresses ``start <= va < end``."""
+    """A range of virtual addresses: ``start <= va < end``."""
 
     start: int
     end: int
@@ -36,12 +36,12 @@ class Window:
 
 @frozen(kw_only=True)
 class LayoutRequest:
-    """The request to a record's layout function.
+    """The argument of a record's layout function.
 
     Attributes:
-        ram: bytes, to be placed where the platform's RAM begins, or banks.
-        vmalloc: bytes of ``vmalloc=``, or None.
-        platform: a name from ``Architecture.platforms``, or None for the first.
+        ram: bytes, placed where the platform's RAM begins, or banks.
+        vmalloc: bytes of ``vmalloc=``; None: it is not given.
+        platform: a name from ``Architecture.platforms``; None: the first of them.
     """
 
     ram: int | tuple[Bank, ...]
@@ -56,29 +56,29 @@ class LayoutRequest:
 
 
 def as_banks(value: Iterable[Bank]) -> tuple[Bank, ...]:
-    """Make banks a tuple."""
+    """Convert banks to a tuple."""
     return tuple(value)
 
 
 @frozen(kw_only=True, field_transformer=typed)
 class Layout:
-    """Where everything is on one machine.
+    """The memory layout of one machine.
 
     Attributes:
-        page_offset: PAGE_OFFSET, first virtual address of the linear map.
-        phys_offset: PHYS_OFFSET, the physical address mapped there.
-        lowmem_end: physical end of the linear map.
+        page_offset: PAGE_OFFSET, the first virtual address of the linear map.
+        phys_offset: PHYS_OFFSET, the physical address that is mapped at PAGE_OFFSET.
+        lowmem_end: physical end of the linear map, bytes.
         vmalloc_start: VMALLOC_START.
-        vmalloc_end: VMALLOC_END, exactly as the C file sees it (some headers give the last byte).
-        modules: the window modules are loaded in; None where ``module_alloc`` is ``vmalloc_exec``.
+        vmalloc_end: VMALLOC_END, exactly as the C file sees it. Some headers define it as the last byte.
+        modules: the window that modules are loaded into; None if ``module_alloc`` is ``vmalloc_exec``.
         swapper_pg_dir: physical address of init_mm's root table.
-        kernel_end: frames below it hold the kernel and are never handed out.
+        kernel_end: physical address; the frames below it hold the kernel and are never allocated.
         first_kernel_pgd: index of the first root entry that a new mm copies from init_mm.
-        banks: RAM in use, after cuts.
+        banks: the RAM in use, without RAM that was cut off.
         notes: log lines about RAM that could not be used.
         regions: other named windows, for people.
-        shared_kernel_tables: processes share the tables below the kernel's root entries (SHARED_KERNEL_PMD);
-            else those that are pre-built are copied for each.
+        shared_kernel_tables: processes share the tables below the kernel's root entries (SHARED_KERNEL_PMD). If
+            False, each process gets copies of those tables that are pre-built.
     """
 
     page_offset: int
@@ -107,10 +107,10 @@ class Layout:
 
 
 def cut_banks(banks: tuple[Bank, ...], end: int, reason: str) -> tuple[tuple[Bank, ...], tuple[str, ...]]:
-    """Drop RAM at and above ``end``. Say so in a log line, as kernels do.
+    """Cut off the RAM at and above ``end``, and write a log line about it, as kernels do.
 
     Returns:
-        The banks that are left and the log lines (none if nothing was cut).
+        The banks that remain, and the log lines. There are no lines if nothing was cut off.
     """
     kept = tuple(Bank(b.start, min(b.end, end)) for b in banks if b.start < end)
     lost = sum(b.size for b in banks) - sum(b.size for b in kept)

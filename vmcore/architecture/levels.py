@@ -1,4 +1,4 @@
-"""A level of the page tables and the encoding of its entries, Linux' or the MMU's."""
+"""A level of page tables and the encoding of its entries. Linux' levels and the MMU's are described alike."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Segment:
 
     @property
     def entry_mask(self) -> int:
-        """The bits of the entry the segment occupies."""
+        """The bits of the entry that the segment occupies."""
         return ((1 << self.width) - 1) << self.entry_bit
 
 
 def as_segments(value: Iterable[Segment | tuple[int, int, int]]) -> tuple[Segment, ...]:
-    """Make segments of triples (entry bit, width, address bit)."""
+    """Convert triples (entry bit, width, address bit) to segments."""
     return tuple(s if isinstance(s, Segment) else Segment(*s) for s in value)
 
 
@@ -57,14 +57,14 @@ def decode_many(frame: tuple[Segment, ...], entries: np.ndarray) -> np.ndarray:
 
 
 def encode(frame: tuple[Segment, ...], address: int, flags: int) -> int:
-    """Put a physical address (bytes) into a frame field, and flags beside it."""
+    """Return an entry with a physical address (bytes) in its frame field and with flags."""
     for s in frame:
         flags |= (address >> s.address_bit & (1 << s.width) - 1) << s.entry_bit
     return flags
 
 
 def encode_many(frame: tuple[Segment, ...], addresses: np.ndarray, flags: int) -> np.ndarray:
-    """Put many physical addresses (bytes, uint64, any shape) into a frame field, and flags beside them, uint64."""
+    """Return entries (uint64) for many physical addresses (bytes, uint64, any shape), all with the same flags."""
     out = np.full(addresses.shape, flags, np.uint64)
     for s in frame:
         part = addresses >> np.uint64(s.address_bit) & np.uint64((1 << s.width) - 1)
@@ -74,22 +74,23 @@ def encode_many(frame: tuple[Segment, ...], addresses: np.ndarray, flags: int) -
 
 @frozen(kw_only=True, field_transformer=typed)
 class Access:
-    """The rights that an entry gives privileged code, and the bits that the MMU writes into it.
+    """The rights that an entry gives to privileged code, and the bits that the MMU writes into the entry.
 
-    A pair (mask, value) holds where ``entry & mask == value``; one of several pairs must hold, and none never
-    does. A right needs every entry of a walk; the other pairs ask the entry that maps the page.
+    A pair (mask, value) matches an entry if ``entry & mask == value``. Of several pairs one must match. An empty
+    tuple never matches. For a right, every entry of a walk must match. The other pairs are compared only with the
+    entry that maps the page.
 
     Attributes:
-        read: pairs that let it load.
-        write: pairs that let it store.
-        execute: pairs that let it fetch.
+        read: pairs of entries that allow loads.
+        write: pairs of entries that allow stores.
+        execute: pairs of entries that allow fetches.
         shared: pairs of pages that are in every address space (x86: global; ARM: not nG).
         cached: pairs of pages that may be in a data cache.
         write_back: pairs of cached pages whose stores stay in the cache until they are written back.
-        accessed: bits the MMU sets in an entry it uses.
-        dirty: bits it sets in the entry of a page that is written.
-        reserved: bits that fault when set.
-        domain: the lowest of four bits that name the entry's domain; None: it has none.
+        accessed: bits that the MMU sets in an entry that it uses.
+        dirty: bits that the MMU sets in the entry of a page that is written.
+        reserved: bits that must be 0; an access through an entry with one of them set faults.
+        domain: the lowest of the four bits that hold the number of the entry's domain; None: it has no domain.
     """
 
     read: Pairs = field(default=ALWAYS, converter=as_pairs)
@@ -106,9 +107,9 @@ class Access:
 
 @frozen(field_transformer=typed)
 class Leaf:
-    """An entry that maps memory itself: ``entry & mask == value`` maps ``1 << shift`` bytes.
+    """A kind of entry that maps memory: an entry with ``entry & mask == value`` maps ``1 << shift`` bytes.
 
-    ``access`` are its rights; None: as the level's.
+    ``access`` holds its rights. None means that they are those of the level.
     """
 
     name: str
@@ -119,12 +120,12 @@ class Leaf:
     access: Access | None = None
 
     def encode_array(self, addresses: np.ndarray, flags: int) -> np.ndarray:
-        """Make entries (uint64) for many physical addresses (bytes, uint64, shape ``(n,)``), with flags."""
+        """Return entries (uint64) for many physical addresses (bytes, uint64, shape ``(n,)``), with flags."""
         return encode_many(self.frame, addresses, flags)
 
 
 def as_leaves(value: Iterable[Leaf]) -> tuple[Leaf, ...]:
-    """Make leaves a tuple."""
+    """Convert leaves to a tuple."""
     return tuple(value)
 
 
@@ -133,25 +134,25 @@ class Level:
     """One level of the page tables, and the encoding of its entries.
 
     Attributes:
-        name: the kernel's name of it: "pgd", "p4d", "pud", "pmd", "pte".
-        shift: log2 of the bytes one entry covers.
-        bits: log2 of the number of entries.
+        name: the kernel's name of the level: "pgd", "p4d", "pud", "pmd" or "pte".
+        shift: log2 of the bytes that one entry covers.
+        bits: log2 of the number of entries of a table.
         entry_bytes: bytes of one entry, repeated words included.
-        frame: where the physical address of the next table (or of the page, at the last level) sits.
-        repeat: for each further word of an entry, the number that is added to the first.
-        none_mask: an entry is none when all these bits are clear (default: every bit of the word).
-        present_mask: an entry is present when any of these bits is set.
-        missing_mask: a table is allocated when all these bits are clear: ``none_mask`` (p?d_none) or
-            ``present_mask`` (p?d_present); default ``none_mask``.
-        bad_mask: with ``good_value``, p?d_bad: ``entry & bad_mask != good_value``. 0/0 is never bad.
+        frame: the bits that hold the physical address of the next table, or at the last level of the page.
+        repeat: for each further word of an entry, the number that is added to the first word.
+        none_mask: an entry is none if all these bits are clear; default: every bit of the word.
+        present_mask: an entry is present if any of these bits is set.
+        missing_mask: a table is allocated if all these bits are clear: ``none_mask`` (p?d_none) or
+            ``present_mask`` (p?d_present); default: ``none_mask``.
+        bad_mask: an entry is bad (p?d_bad) if ``entry & bad_mask != good_value``. If both are 0, no entry is bad.
         good_value: see ``bad_mask``.
-        table_flags: bits of an entry that points to a table.
-        leaves: large pages (or, at the last level, page kinds) as the walker recognises them.
-        prebuilt: the tables below the kernel's entries exist since boot; vmalloc never makes them.
+        table_flags: the flags of an entry that points to a table.
+        leaves: the large pages that the walker recognises, or at the last level the kinds of pages.
+        prebuilt: the tables below the kernel's entries exist since boot, and vmalloc never makes them.
         offset: byte offset of the entries inside their table page.
-        error_name: the level's name in "bad ..." log lines, where the kernel uses another.
+        error_name: the name of the level in "bad ..." log lines; default: ``name``.
         flag_names: names of the bits, for people.
-        access: the rights that its entries give privileged code; they matter at the hardware's levels.
+        access: the rights that its entries give to privileged code. They matter at the hardware's levels.
     """
 
     name: str
@@ -211,19 +212,19 @@ class Level:
         return 1 << max(s.address_bit + s.width for s in self.frame)
 
     def encode(self, address: int, flags: int) -> int:
-        """Make the (first) word of an entry for a physical address, bytes."""
+        """Return the first word of an entry for a physical address (bytes), with flags."""
         return encode(self.frame, address, flags)
 
     def decode(self, entry: int) -> int:
-        """Return the physical address an entry holds, bytes."""
+        """Return the physical address, bytes, that an entry holds."""
         return decode(self.frame, entry)
 
     def encode_array(self, addresses: np.ndarray, flags: int) -> np.ndarray:
-        """Make words for many physical addresses.
+        """Return the words of entries for many physical addresses.
 
         Args:
             addresses: bytes, shape ``(n,)``, uint64.
-            flags: ORed into each word.
+            flags: bits that are ORed into each word.
 
         Returns:
             Shape ``(n,)``, unsigned, ``word_bytes`` wide.
@@ -235,5 +236,5 @@ class Level:
         return decode_many(self.frame, entries)
 
     def names(self, entry: int) -> list[str]:
-        """Return the names of the flag bits set in an entry."""
+        """Return the names of the flag bits that are set in an entry."""
         return [name for name, mask in self.flag_names if entry & mask]

@@ -1,4 +1,4 @@
-"""The parameters of a machine as they are written down, and the numbers that follow from them."""
+"""The fields of a machine's record, and the numbers that follow from them."""
 
 from __future__ import annotations
 
@@ -29,32 +29,32 @@ def _zones(value: Iterable[Zone | str]) -> tuple[Zone, ...]:
 
 @frozen(kw_only=True, field_transformer=typed)
 class Parameters:
-    """One machine, complete and frozen. See the module's page for how to write one.
+    """One machine, complete and frozen. `vmcore.architecture` explains how to write one.
 
     Attributes:
         name: lower case; users type it.
-        aliases: other names of the machine, lower case, as uname or distributions have them: ``vmcore`` does not
-            take them, and says the record's name instead.
+        aliases: other names of the machine, lower case, as uname or distributions use them. ``vmcore`` does not
+            accept an alias, but its error suggests the record's name.
         description: one line for people.
         word_bits: BITS_PER_LONG, 32 or 64.
         page_shift: PAGE_SHIFT.
         levels: the real levels, root first, as Linux sees them.
         page_kernel: PAGE_KERNEL, in the encoding of the last level.
-        page_kernel_exec: PAGE_KERNEL_EXEC; None where the headers do not define it.
-        smp_flags: ORed into kernel protections when the machine has more than one CPU.
-        supported_pte_mask: bits a page-table entry may have (``__supported_pte_mask``).
+        page_kernel_exec: PAGE_KERNEL_EXEC; None if the headers do not define it.
+        smp_flags: bits that are ORed into kernel protections if the machine has more than one CPU.
+        supported_pte_mask: bits that a page-table entry may have (``__supported_pte_mask``).
         protections: other named protections ("PAGE_KERNEL_RO", "IOREMAP", ...).
         ioremap_max_order: IOREMAP_MAX_ORDER; default 7 + PAGE_SHIFT (include/linux/vmalloc.h).
-        zones: in zone order; NORMAL always there.
-        layout: from a `LayoutRequest` to a `Layout`; raises `LayoutError`.
-        platforms: names ``platform=`` may take, the default first; empty where there is no choice.
-        default_ram: bytes, where the user gives none.
-        max_cpus: most CPUs the machine can have.
-        hardware: the view of the MMU.
-        linear_map: how lowmem is mapped; None: unknown, and it is not in the tables.
-        symbols: its link symbols, the parts that are behaviour and not data.
-        era: the kernel whose view ``levels`` is.
-        image: the VMCOREINFO of its kernels; None: a dump's root must be given.
+        zones: the zones, in zone order; NORMAL is always one of them.
+        layout: function from a `LayoutRequest` to a `Layout`; it raises `LayoutError`.
+        platforms: the valid values of ``platform=``, the default first; empty if there is no choice.
+        default_ram: bytes of RAM if the user gives none.
+        max_cpus: the greatest number of CPUs that the machine can have.
+        hardware: the MMU's view.
+        linear_map: the mapping of lowmem; None: it is unknown, and lowmem is not in the tables.
+        symbols: the link symbols, which are the parts that are behaviour and not data.
+        era: the version of the kernel whose view ``levels`` shows.
+        image: the VMCOREINFO of its kernels; None: the root of a dump must be given.
     """
 
     name: str
@@ -131,19 +131,19 @@ class Parameters:
 
     @property
     def hardware_levels(self) -> tuple[Level, ...]:
-        """The levels the MMU walks, root first."""
+        """The levels that the MMU walks, root first."""
         return self.levels if self.hardware.levels is None else self.hardware.levels
 
     @property
     def root_bytes(self) -> int:
-        """Bytes of a root table, as Linux allocates it."""
+        """The number of bytes that Linux allocates for a root table."""
         return max(self.levels[0].table_bytes, 1)
 
     def protection(self, name: str) -> int:
         """Return a protection by its kernel name.
 
         Raises:
-            ArchitectureError: the record has none of that name.
+            ArchitectureError: the record has no protection of that name.
         """
         known = {"PAGE_KERNEL": self.page_kernel, **dict(self.protections)}
         known["PAGE_KERNEL_EXEC"] = self.page_kernel if self.page_kernel_exec is None else self.page_kernel_exec

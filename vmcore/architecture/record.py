@@ -1,4 +1,4 @@
-"""The record of one machine: its parameters, checked, and where it lays out everything."""
+"""The record of one machine: its checked parameters, and its memory layout."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vmcore.errors import ArchitectureError, LayoutError, VmcoreError, choices
 
 @frozen(kw_only=True)
 class Architecture(Parameters):
-    """One machine, complete, checked and frozen. See the module's page for how to write one.
+    """One machine, complete, checked and frozen. `vmcore.architecture` explains how to write one.
 
     The fields are those of `vmcore.architecture.parameters.Parameters`.
     """
@@ -21,7 +21,7 @@ class Architecture(Parameters):
         validate(self)
 
     def lay_out(self, request: LayoutRequest) -> Layout:
-        """Ask the record's layout function and check its answer.
+        """Call the record's layout function and check its result.
 
         Raises:
             LayoutError: the platform is unknown, RAM is too small, or the ranges contradict each other.
@@ -40,11 +40,11 @@ class Architecture(Parameters):
     def _ask_layout(self, request: LayoutRequest) -> Layout:
         try:
             layout: object = self.layout(request)
-        except ArchitectureError as error:  # a field of the Layout is not of its type
+        except ArchitectureError as error:  # a field of the Layout has the wrong type
             raise LayoutError(f"{self.name}: {error}") from error
         except VmcoreError:
             raise
-        except Exception as error:  # a stranger's code ran: whatever it raised is the cause
+        except Exception as error:  # code of a plugin ran, and it may raise anything
             cause = " ".join(f"{type(error).__name__}: {error}".split())
             raise LayoutError(f"{self.name}: the layout function raised {cause}, expected a Layout") from error
         if not isinstance(layout, Layout):

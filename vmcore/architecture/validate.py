@@ -1,4 +1,4 @@
-"""The rules for a record and its layout. Each refusal names record, field, finding and expectation."""
+"""Check a record and its layout. Each error names the record, the field, the finding and the expectation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vmcore.wording import counted
 
 
 def check_numbers(arch: Parameters, layout: Layout) -> None:
-    """Check each number of a layout for itself."""
+    """Check each number of a layout on its own."""
     for name in ("phys_offset", "page_offset", "kernel_end", "swapper_pg_dir", "vmalloc_start"):
         value = getattr(layout, name)
         if value < 0 or value % arch.page_size:
@@ -185,7 +185,7 @@ def _validate_mirror(arch: Parameters) -> None:
 
 
 def _validate_levels(arch: Parameters, levels: tuple[Level, ...], where: str) -> None:
-    """Check the rules for Linux' and the MMU's levels alike: they tile the address, masks fit the word."""
+    """Check Linux' levels or the MMU's: they must cover the address without gaps, and masks must fit the word."""
     below = arch.page_shift
     names = [level.name for level in levels]
     for level in reversed(levels):
@@ -229,7 +229,7 @@ def _validate_tables(arch: Parameters) -> None:
                 raise ArchitectureError(f"{arch.name}, levels {level.name!r}", name, found, expected)
 
         room = arch.page_size if position else max(arch.page_size, level.table_bytes)
-        # tables may be two to a page, as long as they lie at multiples of their size
+        # two tables may share a page if each lies at a multiple of its size
         below = arch.levels[position + 1 : position + 2]
         lowest = min([arch.page_shift, *(deeper.table_bytes.bit_length() - 1 for deeper in below)])
         for segment in level.frame:

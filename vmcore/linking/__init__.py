@@ -1,1 +1,1 @@
-"""From a selection to a linked machine: the selection, the plugins, and the symbols and events of one machine."""
+"""Select a machine, load the plugins, and link the symbols and events of the machine."""

@@ -130,8 +130,8 @@ class Described:
     Attributes:
         record: The architecture.
         plugin: Name of the plugin that brought it.
-        layout: Facts of its layout; None where there is none.
-        refused: Why there is no layout; "" where there is one.
+        layout: Facts of its layout; None if there is no layout.
+        refused: The reason why there is no layout; "" if there is one.
     """
 
     record: Architecture
@@ -175,7 +175,7 @@ class Installed:
     """The installed architectures.
 
     Attributes:
-        architectures: In order of name, or as asked for.
+        architectures: In the order of their names, or in the requested order.
         broken: Plugins that cannot be used.
         blocked: Plugins that were left out on request.
     """
@@ -234,15 +234,15 @@ def _layout(layout: Layout) -> Facts:
 
 
 def describe(record: Architecture, plugin: str, request: LayoutRequest) -> Described:
-    """Describe one architecture, laid out as *request* asks for.
+    """Describe one architecture and its layout for *request*.
 
-    A layout function that fails is a reason in the result, so that it does not hide the other architectures.
+    If the layout function fails, the result has the reason. The other architectures can then still be described.
     """
     try:
         return Described(record, plugin, _layout(record.lay_out(request)))
     except VmcoreError as error:
         return Described(record, plugin, None, str(error))
-    except Exception as error:  # code of a plugin ran
+    except Exception as error:  # code of a plugin ran, and it may raise anything
         refused = f"its layout function failed, {type(error).__name__}: {error}"
         return Described(record, plugin, None, refused)
 
@@ -252,7 +252,7 @@ def describe_installed(registry: Registry, selection: Selection, names: Sequence
 
     Args:
         registry: The plugins.
-        selection: RAM, vmalloc= and board that each is laid out for.
+        selection: RAM, vmalloc= and platform for the layouts.
         names: Names or aliases; empty: all architectures.
 
     Raises:

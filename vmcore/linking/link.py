@@ -1,4 +1,4 @@
-"""Link one machine: each symbol resolved once, each event bound once."""
+"""Link one machine: resolve each symbol once, and bind each event once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NOWHERE: Sources = MappingProxyType({})
 
 @frozen
 class Linked:
-    """The symbols of one architecture, resolved."""
+    """The resolved symbols of one architecture."""
 
     flush_cache_vmap: FlushSymbol
     flush_cache_vunmap: FlushSymbol
@@ -34,9 +34,9 @@ class Linked:
 
 @frozen
 class Events:
-    """The event hooks of one machine: a bound caller, or None without listeners.
+    """The event hooks of one machine. Each is a bound caller, or None if the event has no listeners.
 
-    A caller tests ``if (event := kernel.events.flush) is not None`` before it computes any argument.
+    Test ``if (event := kernel.events.flush) is not None`` before you compute the arguments of an event.
     """
 
     kmalloc: Callable[..., Any] | None
@@ -69,10 +69,10 @@ _WEAK = (weak.flush_nothing, weak.vmalloc_sync_all, weak.vmalloc_fault)
 def assemble(
     registry: Registry, arch: Architecture, listeners: Iterable[object] = ()
 ) -> tuple[Linked, Events, tuple[str, ...]]:
-    """Link one machine and bind its events, without the plugins that fail at it for a stranger's architecture.
+    """Link one machine and bind its events. Leave out plugins that fail although the machine is not theirs.
 
-    A plugin that is left out is recorded in ``registry.broken``. A later exception of symbols and listeners is a
-    `PluginError` too, except a `VmcoreError`, which passes.
+    A plugin that is left out is recorded in ``registry.broken``. If a symbol or a listener raises an exception
+    later, a `PluginError` is raised in its place. Only a `VmcoreError` passes unchanged.
 
     Args:
         registry: the plugins.
@@ -147,7 +147,7 @@ def _refusal(plugin: str, cause: str, sources: Sources) -> PluginError:
 def _ask(
     symbol: str, plugin: str, hook: Callable[..., Any], arch: Architecture, arguments: int, sources: Sources
 ) -> Any:
-    """Ask a link hook. *arguments*: how many of its one argument the implementation takes."""
+    """Call a link hook. *arguments* is 1 if the implementation takes the argument ``arch``, and 0 if not."""
     try:
         return hook(*[arch][:arguments])
     except Exception as error:  # a stranger's code ran: whatever it raised is the cause
@@ -167,11 +167,11 @@ def _check_symbol(symbol: str, arch: Architecture, found: Any, plugin: str, sour
         raise _refusal(plugin, f"{problem}: {error}", sources) from error
 
 
-# ---- what raises while the machine runs
+# ---- exceptions of plugins while the machine runs
 
 
 def _reporting(linked: Linked, used: Registry, arch: Architecture, sources: Sources) -> Linked:
-    """Make each symbol that is not weak report its exceptions."""
+    """Wrap each symbol that is not weak, so that its exceptions name its plugins."""
     symbols = {f.name: getattr(linked, f.name) for f in fields(Linked)}
     guarded = {
         name: _reported(symbol, name, _definers(used.manager, name, arch), sources)
@@ -192,7 +192,7 @@ def _definers(manager: pluggy.PluginManager, symbol: str, arch: Architecture) ->
 
 
 def _reported(call: Callable[..., Any], what: str, plugins: list[str], sources: Sources) -> Callable[..., Any]:
-    """Wrap a symbol or an event so that its exceptions name the plugins it may come from."""
+    """Wrap a symbol or an event so that its exceptions name the plugins that may have raised them."""
 
     @wraps(call)
     def run(*arguments: Any, **named: Any) -> Any:

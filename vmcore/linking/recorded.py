@@ -1,6 +1,7 @@
-"""The definitions that records bring as their `vmcore.architecture.Symbols`: a plugin of the core.
+"""A plugin of the core that defines the symbols of records, see `vmcore.architecture.Symbols`.
 
-A definition of a record is strong: a link hook that defines the same symbol is a second definition.
+A definition of a record is strong. A link hook that defines the same symbol is a second definition, which is a
+`vmcore.errors.LinkError`.
 """
 
 from __future__ import annotations

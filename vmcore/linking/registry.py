@@ -1,4 +1,4 @@
-"""Which plugins are installed, which of them work, and the architectures they bring."""
+"""Find the installed plugins, check that they work, and collect the architectures that they bring."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from vmcore.errors import ConfigurationError, PluginError, UnknownArchitecture, 
 from vmcore.hookspecs import API_VERSION, PROJECT
 from vmcore.linking import recorded, weak
 
-GIVEN = "given by the program"  #: distribution of what no entry point brought
-_ALIKE = 0.65  # how near the spelling of a name must be to another one, 1 being the same
+GIVEN = "given by the program"  #: distribution of a plugin that came without an entry point
+_ALIKE = 0.65  # least similarity of two spellings for a suggestion; 1 means that they are equal
 RECORD = "record"  #: name of the core's own plugin that defines the symbols of records
 GROUP = "vmcore"  #: entry-point group through which every plugin arrives
 
@@ -30,12 +30,12 @@ class Registry:
     """The plugins of one run: loaded, broken and blocked.
 
     Attributes:
-        manager: the pluggy manager with everything that works registered.
-        broken: entry-point name to `PluginError`, for those that do not.
-        blocked: names that were asked to stay out.
+        manager: the pluggy manager in which all working plugins are registered.
+        broken: entry-point name to `PluginError`, for plugins that do not work.
+        blocked: entry-point names of plugins that were left out on request.
         architectures: name to record, in order of name.
         origin: architecture name to entry-point name.
-        sources: name of each plugin that works to (distribution, module).
+        sources: name of each working plugin to (distribution, module).
     """
 
     manager: pluggy.PluginManager
@@ -79,7 +79,7 @@ class Registry:
     def _meant(self, name: str) -> list[str]:
         """Return the architectures that a name may stand for: those with that alias, or the one spelt alike.
 
-        Digits tell word size and version: a name with other digits is not a slip, but another machine.
+        Digits give the word size or the version. A name with other digits is another machine, not a typing error.
         """
         plain = _plain(name)
         aliased = [arch.name for arch in self._architectures.values() if plain in map(_plain, arch.aliases)]
@@ -90,8 +90,8 @@ class Registry:
         """Register one plugin: a module, or an object with hook implementations.
 
         Raises:
-            PluginError: it declares no or another contract version, implements an unknown hook, asks for
-                arguments a hook does not have, or brings an architecture that exists already.
+            PluginError: it declares no contract version or another one, implements an unknown hook, has arguments
+                that a hook does not have, or brings an architecture that exists already.
         """
         module = getattr(plugin, "__name__", type(plugin).__name__)
 
@@ -108,7 +108,7 @@ class Registry:
         Args:
             plugin: the plugin.
             name: its name.
-            refuse: makes the error that a cause of refusal is raised as.
+            refuse: function that makes an error from the cause of a refusal.
 
         Raises:
             PluginError: see `add`.
@@ -123,14 +123,14 @@ class Registry:
         except pluggy.PluginValidationError as error:
             self._withdraw(plugin, name)
             raise refuse(_explain(str(error))) from error
-        except Exception as error:  # a stranger's code ran: whatever it raised is the cause
+        except Exception as error:  # code of a plugin ran, and it may raise anything
             self._withdraw(plugin, name)
             raise refuse(raised(error)) from error
 
     def with_listeners(self, listeners: Iterable[object], without: Collection[str] = ()) -> Registry:
         """Return a registry with further plugins, for one machine: its own listeners and wrappers.
 
-        They need not declare a contract version. Where nothing changes, this registry itself is returned.
+        They need not declare a contract version. If nothing changes, the method returns this registry itself.
 
         Args:
             listeners: the further plugins.
@@ -186,7 +186,7 @@ def _digits(name: str) -> list[str]:
 
 
 def raised(error: BaseException) -> str:
-    """Return one line on the exception of a stranger's code."""
+    """Return one line about an exception that a plugin raised."""
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
@@ -208,14 +208,14 @@ _HOOKS = tuple(name for name in dir(hookspecs) if name.startswith("vmcore_"))
 
 
 def _check_marks(plugin: object, manager: pluggy.PluginManager, refuse: Any) -> None:
-    """Refuse a hook without ``@hookimpl``, which pluggy would leave out without a word."""
+    """Refuse a hook without ``@hookimpl``, because pluggy would ignore it silently."""
     for name in _HOOKS:
         if callable(getattr(plugin, name, None)) and manager.parse_hookimpl_opts(plugin, name) is None:
             raise refuse(f"its {name} is not marked, expected @hookimpl above it")
 
 
 def _explain(text: str) -> str:
-    """Turn pluggy's message into one line, with the nearest hook for a misspelt one."""
+    """Turn pluggy's message into one line. For a misspelt hook, suggest the nearest one."""
     line = " ".join(text.split())
     unknown = re.match(r"unknown hook '(\w+)'", line)
     if unknown is None:
@@ -236,14 +236,14 @@ def _new_manager() -> pluggy.PluginManager:
 
 
 def load(block: Iterable[str] = (), points: Iterable[EntryPoint] | None = None) -> Registry:
-    """Load every installed plugin, in order of name. A broken one is kept aside, not fatal.
+    """Load every installed plugin, in order of name. A broken plugin is recorded and does not stop the others.
 
     Args:
         block: entry-point names to leave out.
         points: the entry points to load; default: those installed in the group ``vmcore``.
 
     Raises:
-        ConfigurationError: a name to block that is not installed.
+        ConfigurationError: a name to block is not installed.
     """
     manager = _new_manager()
     manager.register(weak, "weak")
@@ -265,7 +265,7 @@ def _load_one(registry: Registry, point: EntryPoint) -> None:
         plugin = point.load()
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # a stranger's import ran: whatever it raised is the cause
+    except BaseException as error:  # the import of a plugin may raise anything, for example SystemExit
         cause = f"cannot be imported: {raised(error)}"
         registry.broken[point.name] = PluginError(point.name, _origin(point), point.value, cause)
         return

@@ -1,9 +1,9 @@
-"""The machine to run: the nearest of argument, environment and file, each key on its own.
+"""Choose the machine to run. Each key comes from an argument, else the environment, else a file.
 
-The file is the nearest ``vmcore.toml``, or ``pyproject.toml`` with a ``[tool.vmcore]`` table, from the
-current directory upwards; in one directory ``vmcore.toml`` wins. Every layer is checked whole, also
-where a nearer one overrides it. A ``pyproject.toml`` that cannot be read and does not name ``tool.vmcore``
-belongs to another project: it is passed over.
+The file is the nearest ``vmcore.toml``, or ``pyproject.toml`` with a ``[tool.vmcore]`` table, from the current
+directory upwards. In one directory ``vmcore.toml`` wins. Every place is checked as a whole, also if another one
+overrides its keys. A ``pyproject.toml`` that cannot be read and does not name ``tool.vmcore`` belongs to another
+project and is passed over.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ PREFIX = "VMCORE_"
 
 @frozen(kw_only=True)
 class Selection:
-    """The choices, and the place that each comes from.
+    """The choices, and the place where each was found.
 
     Attributes:
-        arch: name of an architecture; empty only where `select` was told that none is needed.
+        arch: name of an architecture; empty only if `select` was called with ``need_arch=False``.
         ram: bytes or banks; None: the architecture's default.
         vmalloc: bytes of ``vmalloc=``; None: not given.
         platform: one of the architecture's platforms; None: its first.
@@ -59,7 +59,7 @@ class Selection:
         return f"from {self.sources[key]}" if key in self.sources else "by default"
 
     def request(self, arch: Architecture) -> LayoutRequest:
-        """Return the request to the layout of *arch*, its default RAM where none was chosen."""
+        """Return the request for a layout of *arch*. Without a choice of RAM, it has the default of *arch*."""
         ram = arch.default_ram if self.ram is None else self.ram
         return LayoutRequest(ram=ram, vmalloc=self.vmalloc, platform=self.platform)
 
@@ -68,7 +68,7 @@ KEYS = tuple(f.name for f in fields(Selection) if f.name not in ("sources", "war
 
 _FILE_MOST = 1 << 20  #: bytes of a configuration file
 _PARTS_MOST = 64  #: parts of a dotted key
-#: a string that does not end is one up to the end of its line, so that no text is looked at twice
+#: An unterminated string ends at the end of its line, so that no text is read twice.
 _TOKENS = re.compile(
     r"""(?P<part>[\w-]++|"(?:[^"\\\n]|\\.)*+"?|'[^'\n]*+'?)|(?P<dot>[ \t]*+\.[ \t]*+)"""
     r"""|(?P<line>\n)|(?P<rest>[ \t]++|.)"""
@@ -146,14 +146,14 @@ _converter.register_structure_hook(
 
 @frozen
 class _Layer:
-    """The values of one place. ``where`` names the place of one key in an error."""
+    """The values from one place. ``where`` gives the place of a key for an error message."""
 
     raw: Mapping[str, object]
     where: Callable[[str], str]
     source: Callable[[str], str]
 
     def read(self) -> dict[str, object]:
-        """Return key to checked value, for the keys that were given."""
+        """Return the checked values by key, for the given keys."""
         try:
             chosen = _converter.structure(self.raw, Selection)
         except ClassValidationError as error:
@@ -161,7 +161,7 @@ class _Layer:
         return {key: getattr(chosen, key) for key in self.raw}
 
     def _explain(self, error: ClassValidationError) -> ConfigurationError:
-        """Turn the errors that cattrs collected into one. Further ones become its notes."""
+        """Turn the errors that cattrs collected into one error. All after the first become its notes."""
         attributes, others = error.group_exceptions()
         unknown = [e for e in others if isinstance(e, ForbiddenExtraKeysError)]
         lines = [f"{self.where(key)}: unknown, {choices(key, KEYS, 'valid')}"
@@ -200,7 +200,7 @@ def _variable(key: str) -> str:
 def _from_environment() -> _Layer:
     known = [_variable(key) for key in KEYS]
     for name in os.environ:
-        # Other programs have variables of this prefix too: only what looks like a slip is an error.
+        # Other programs may use this prefix too. Only a name that looks misspelt is an error.
         bare = [v.removeprefix(PREFIX) for v in known]
         slip = name not in (*known, *_OF_TESTS) and name.startswith(PREFIX)
         if slip and get_close_matches(name.removeprefix(PREFIX), bare, cutoff=0.7):
@@ -254,7 +254,7 @@ def _parse(path: Path, data: bytes) -> dict[str, Any]:
 
 
 def _long_key(text: str) -> int:
-    """Return the line of a dotted key with more than `_PARTS_MOST` parts. 0: there is none.
+    """Return the line of a dotted key with more than `_PARTS_MOST` parts, or 0 if there is none.
 
     The time and the memory that tomllib takes grow with the square of the parts.
     """
@@ -272,7 +272,7 @@ def _long_key(text: str) -> int:
 
 
 def _table(path: Path, document: Mapping[str, Any]) -> Mapping[str, object] | None:
-    """Return the keys for vmcore in a ``pyproject.toml``, or None: it has none."""
+    """Return the keys for vmcore in a ``pyproject.toml``, or None if it has none."""
     tool = document.get("tool")
     if not isinstance(tool, dict) or "vmcore" not in tool:
         return None
@@ -288,10 +288,10 @@ class _Files:
     """The nearest file for vmcore with its keys, and the faults of other projects' files on the way.
 
     Attributes:
-        path: None: there is no such file.
+        path: the path of the file; None if there is no such file.
         keys: its keys for vmcore.
         passed: a line for each file that was passed over.
-        unseen: those of them that could not be looked into.
+        unseen: a line for each of those that could not be read.
     """
 
     path: Path | None
@@ -334,7 +334,7 @@ def _folders() -> tuple[Path, ...]:
 
 
 def find_file() -> Path | None:
-    """Return the configuration file that `select` reads, or None: there is none.
+    """Return the configuration file that `select` reads, or None if there is none.
 
     Raises:
         ConfigurationError: it cannot be read.
@@ -358,14 +358,14 @@ def select(*, need_arch: bool = True, named: str = "argument {}", **arguments: o
     """Choose architecture, memory, CPUs and plugins: argument, else environment, else file, else default.
 
     Args:
-        need_arch: whether it is an error that no architecture was chosen.
-        named: how messages call an argument; the command line has ``--{}``.
-        **arguments: `Selection` by its attributes; None: not given. Text is read as a command line has it:
-            "2" for a number, "a,b" for a list.
+        need_arch: whether it is an error if no architecture was chosen.
+        named: the form of an argument's name in messages; the command line uses ``--{}``.
+        **arguments: values for the attributes of `Selection`; None: not given. Text is read as on a command line,
+            for example "2" for a number or "a,b" for a list.
 
     Raises:
-        ConfigurationError: an unknown key or a bad value in any place, a file that cannot be read, no
-            architecture anywhere.
+        ConfigurationError: a place has an unknown key or a bad value, a file cannot be read, or no place gives an
+            architecture.
     """
     chosen: dict[str, Any] = {}
     sources: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""The weak definitions: the symbols that no architecture defines. The core's own plugin."""
+"""A plugin of the core with the weak definitions, which hold for symbols that no architecture defines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def vmalloc_sync_all(kernel: object) -> None:
 
 
 def vmalloc_fault(kernel: object, cpu: int, address: int, error_code: int) -> bool:
-    """Give up: kernel mappings need no repair on this machine."""
+    """Give up, because kernel mappings need no repair on this machine."""
     return False
 
 

@@ -109,7 +109,7 @@ def read_manifest(data: bytes, file: str, record: type[Record]) -> dict[str, Rec
         Name to sample, in the order of the file.
 
     Raises:
-        VmcoreError: It is not TOML, or a table has other fields than its record.
+        VmcoreError: The text is not TOML, or a table has other fields than its record.
     """
     try:
         tables = tomllib.loads(data.decode())
@@ -242,7 +242,7 @@ def dump_file(name: str) -> Iterator[Path]:
         name: One of ``dumps()``.
 
     Yields:
-        The path of a file that may be gone afterwards.
+        The path of a file that may be removed when the block ends.
 
     Raises:
         VmcoreError: No dump has this name.

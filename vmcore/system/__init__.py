@@ -1,1 +1,1 @@
-"""The operating system: files that are written, files that are packed, signals, and memory that was touched."""
+"""The operating system: write files, unpack files, handle signals, and find touched memory."""

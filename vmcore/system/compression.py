@@ -1,6 +1,6 @@
-"""Files packed by gzip or xz: unpacked piece by piece, within limits that keep a small file a small job.
+"""Unpack gzip and xz files piece by piece, within limits: a small file must not become a large job.
 
-Every reader of files goes through `pieces`. The compression is known by its first bytes.
+Every reader of files uses `pieces`. The first bytes of a file show its compression.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from vmcore.units import format_size
 
 GZIP_MAGIC: Final = b"\x1f\x8b"
 XZ_MAGIC: Final = b"\xfd7zXZ\x00"
-#: Compressions that are recognised and not read: magic to name and program.
+#: Compressions that are recognised but not read: magic to name and program.
 OTHER_MAGIC: Final = {b"BZh": ("bzip2", "bzip2 -dc"), b"\x28\xb5\x2f\xfd": ("Zstandard", "zstd -dc")}
 
 XZ_MEMORY: Final = 128 << 20  #: bytes that unpacking may take; `xz -9` needs 65 MiB
-#: Bytes that a packed byte may become, beyond a first amount. Traces and golden bundles become 15 to 60, RAM dumps
-#: 5 to 60. A run of one byte becomes 1,030 by gzip and 6,800 by xz.
+#: Bytes that a packed byte may become, beyond a first amount. For traces and golden bundles the ratio is 15 to 60,
+#: for RAM dumps 5 to 60. For a run of one byte it is 1,030 with gzip and 6,800 with xz.
 RATIO_MOST: Final = 128
 TEXT_FREE: Final = 8 << 20  #: bytes that any text may become: a few seconds of reading
 RAM_FREE: Final = 1 << 30  #: bytes that any RAM dump may become
@@ -34,7 +34,7 @@ class UnpackError(Exception):
 
     Attributes:
         found: the finding.
-        expected: the expectation, and the advice.
+        expected: the expectation and the advice.
     """
 
     def __init__(self, found: str, expected: str) -> None:
@@ -43,7 +43,7 @@ class UnpackError(Exception):
 
 
 class PackedLimit(UnpackError):
-    """A file that takes more memory, or becomes larger, than readers accept."""
+    """A file that needs too much memory to unpack, or that becomes too large."""
 
 
 class _Decoder(Protocol):
@@ -57,7 +57,7 @@ class _Decoder(Protocol):
 
 
 class _Gzip:
-    """Zlib's decoder of one gzip member, with the face of lzma's."""
+    """Zlib's decoder of one gzip member, with the interface of lzma's decoder."""
 
     def __init__(self) -> None:
         self._inflate = zlib.decompressobj(16 + zlib.MAX_WBITS)
@@ -88,17 +88,17 @@ def is_packed(head: bytes) -> bool:
 
 
 def pieces(head: bytes, rest: BinaryIO, free: int) -> Iterator[bytes]:
-    """Yield the unpacked bytes of a file of one or several members, none of them empty.
+    """Yield the unpacked bytes of a file with one or several members. No piece is empty.
 
     Args:
-        head: the first bytes of the file, 6 at least.
-        rest: the file behind them.
-        free: bytes it may become, however small it is: `TEXT_FREE` or `RAM_FREE`.
+        head: the first bytes of the file, at least 6.
+        rest: the rest of the file.
+        free: bytes that even the smallest file may become: `TEXT_FREE` or `RAM_FREE`.
 
     Raises:
-        UnpackError: the file is damaged or ends early. All that is whole before was yielded.
-        PackedLimit: its dictionary, or the unpacked text, is too large.
-        OSError: it cannot be read.
+        UnpackError: the file is damaged or ends early. All whole pieces before that were yielded.
+        PackedLimit: the file's dictionary or its unpacked text is too large.
+        OSError: the file cannot be read.
     """
     packed, made, data = len(head), 0, head
 
@@ -142,7 +142,7 @@ def _too_large(free: int) -> PackedLimit:
 
 
 def _next_member(data: bytes, read: Callable[[], bytes]) -> bytes:
-    """Return the beginning of the next member. Empty: there is none. Zeros may lie in between."""
+    """Return the beginning of the next member, or nothing at the end. Zeros may lie between two members."""
     zeros = 0
     while not (found := data.lstrip(b"\0")) and zeros < _PADDING_MOST:
         zeros += len(data)
@@ -164,7 +164,7 @@ def whole(head: bytes, rest: BinaryIO) -> Iterator[bytes]:
 
 
 class Pieces(io.RawIOBase):
-    """Pieces of bytes, none of them empty, as a stream."""
+    """A stream that is made of pieces of bytes, none of them empty."""
 
     def __init__(self, parts: Iterator[bytes]) -> None:
         self._parts, self._piece = parts, b""
@@ -174,7 +174,7 @@ class Pieces(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Fill a buffer as far as the current piece goes and return how far, 0 at the end."""
+        """Copy the current piece into a buffer. Return the number of copied bytes, 0 at the end."""
         data = self._piece or next(self._parts, b"")
         count = min(len(buffer), len(data))
         buffer[:count], self._piece = data[:count], data[count:]

@@ -1,4 +1,4 @@
-"""The one place that writes files: all of a file or nothing, and never over an input of the same job.
+"""The only module that writes files. A file is written whole or not at all, and never over an input of its job.
 
 A file is written beside its target and then renamed, so that the target is the old file or the whole new one at
 any moment. Until then it has no name where the file system allows that (O_TMPFILE), so that not even SIGKILL
@@ -6,7 +6,7 @@ leaves a trace. On other file systems it is called ``.vmcore-XXXXXXXX.part``.
 
 The new file takes over mode, owner and extended attributes of the file it replaces. A symbolic link is followed
 and stays. Other names of the same file (hard links) keep the old contents. A read-only file is not replaced. A
-pipe or a device cannot be replaced, and is written to as it is.
+pipe or a device cannot be replaced, so it is written to directly.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _mapped: WeakKeyDictionary[object, _Identity] = WeakKeyDictionary()
 
 
 def protect(file: int, owner: object) -> None:
-    """Refuse to replace a file as long as *owner*, which needs it, lives and is not ``closed``.
+    """Refuse to replace a file while *owner* needs it: as long as *owner* exists and is not ``closed``.
 
     Args:
         file: descriptor of the file.
@@ -46,10 +46,10 @@ def protect(file: int, owner: object) -> None:
 
 
 def refuse_redirected(inputs: Iterable[Input]) -> None:
-    """Refuse inputs that stdout or stderr is redirected to: they would grow while they are read.
+    """Refuse inputs to which stdout or stderr is redirected, because they would grow while they are read.
 
     Raises:
-        OutputError: with the name of the input.
+        OutputError: an input is such a file. The error has its name.
     """
     for given in inputs:
         found = _stat(given)
@@ -71,12 +71,12 @@ class Output:
         """Check that the file can be written, before any work is done for it.
 
         Args:
-            path: of a file, new or to be replaced, or of a pipe or a character device.
-            inputs: the files that the job reads; those that do not exist are left out.
+            path: the path of a file, which may exist, or of a pipe or a character device.
+            inputs: the files that the job reads; those that do not exist are ignored.
             stdout_is_free: nothing else is written to stdout, so that the file may be ``/dev/stdout``.
 
         Raises:
-            OutputError: it is an input too, or cannot be written.
+            OutputError: the file is an input too, or cannot be written.
         """
         self.path = os.fspath(path)
         self._inputs = tuple(inputs)
@@ -85,13 +85,13 @@ class Output:
 
     @contextmanager
     def writing(self) -> Iterator[BinaryIO]:
-        """Write the file: it is there when the block ends, and as before if the block raises.
+        """Write the file. It is complete when the block ends, and unchanged if the block raises.
 
         Yields:
-            A binary file. It is seekable, and a skipped part is a hole; a pipe or a device is not seekable.
+            A binary file. It is seekable, and a skipped part is a hole. A pipe or a device is not seekable.
 
         Raises:
-            OutputError: see `Output`; or the disk is full, or the like.
+            OutputError: see `Output`. It is also raised for errors while writing, for example a full disk.
             BrokenPipeError: the pipe has no reader any more.
         """
         old = self._check()
@@ -106,10 +106,10 @@ class Output:
             raise self._unwritable(error) from error
 
     def _check(self) -> os.stat_result | None:
-        """Return the data that is there, or None: there is none.
+        """Return the status of the existing file, or None if there is none.
 
         Raises:
-            OutputError: it is not to be written to.
+            OutputError: the file must not be written to.
         """
         try:
             found = _what_is_there(self.path)
@@ -147,7 +147,7 @@ class Output:
             raise OutputError(self.path, "is open as a dump in this program", "another file, or the dump closed")
 
     def _check_folder(self) -> None:
-        """Refuse a directory where nothing can be made: the file is written whole beside its place."""
+        """Refuse a directory in which no file can be created, because the new file is written there first."""
         if not os.path.basename(self.path):
             _raise(errno.ENOENT)
         folder = os.path.dirname(os.path.realpath(self.path))
@@ -175,7 +175,7 @@ def _shown(given: Input) -> str:
 
 
 def _stat(given: Input) -> os.stat_result | None:
-    """Look at a file, or None: it cannot be seen, which is for its reader to tell."""
+    """Return the status of a file, or None if that fails. The reader of the file reports the error."""
     try:
         return os.stat(given)
     except (OSError, ValueError):
@@ -195,12 +195,12 @@ def _is_stream(found: os.stat_result, stream: int) -> bool:
 
 
 def _is_written_to(found: os.stat_result | None) -> bool:
-    """Tell whether a file is written to as it is, because it cannot be replaced: a pipe, a device, our stdout."""
+    """Return whether a file is written to directly because it cannot be replaced: a pipe, a device, our stdout."""
     return found is not None and (not stat.S_ISREG(found.st_mode) or _is_stream(found, _STDOUT))
 
 
 class _Stream(io.FileIO):
-    """A file that cannot be read again from its start: bytes may be read already, or it is open for appending."""
+    """A file without seek: its bytes may be read already, or it is open for appending."""
 
     def seekable(self) -> bool:
         return False
@@ -243,7 +243,7 @@ def _replacing(path: str, old: os.stat_result | None) -> Iterator[BinaryIO]:
 
 
 def _create(part: str, mode: int) -> tuple[int, str]:
-    """Make a file, nameless if possible and return its descriptor and a path that leads to it."""
+    """Create a file, without a name if possible. Return its descriptor and a path that leads to it."""
     try:
         descriptor = os.open(os.path.dirname(part), os.O_TMPFILE | os.O_RDWR, mode)
     except OSError as error:

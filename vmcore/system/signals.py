@@ -1,9 +1,9 @@
 """End the program on Ctrl-C, SIGTERM or SIGHUP: at once, with one line, and without temporary files.
 
-Python's own handler raises KeyboardInterrupt wherever the program happens to be. Inside an import that is a
-traceback, inside a destructor or a callback it is printed and lost. So this handler does not raise: it removes
-the temporary files that `undone_on_signal` knows, writes one line, and ends the process. Only a process that
-belongs to vmcore may do so, that is the command line. A program that imports vmcore keeps its own handlers.
+Python's own handler raises KeyboardInterrupt at any place of the program. Inside an import this gives a traceback.
+Inside a destructor or a callback it is printed and lost. This handler therefore does not raise. It removes the
+temporary files that `undone_on_signal` knows, writes one line, and ends the process. Only the command line, whose
+process belongs to vmcore, installs it. A program that imports vmcore keeps its own handlers.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _actions: list[Callable[[], object]] = []
 
 
 def end_on_signals() -> None:
-    """Install the handler for each signal that the parent has not told us to ignore (nohup, a job with ``&``).
+    """Install the handler, except for signals that the parent has set to be ignored (nohup, a job with ``&``).
 
-    The exit status is 128 and the signal's number, as a shell has it: 130, 143 or 129.
+    The exit status is 128 plus the number of the signal, as in a shell: 130, 143 or 129.
     """
     for number in _WORDS:
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -32,10 +32,10 @@ def end_on_signals() -> None:
 
 @contextmanager
 def undone_on_signal(action: Callable[[], object]) -> Iterator[None]:
-    """Have *action* called if a signal ends the program meanwhile.
+    """Call *action* if a signal ends the program during the block.
 
     Args:
-        action: it may run between any two steps of the program, and more than once.
+        action: a function that may run between any two steps of the program, and more than once.
     """
     _actions.append(action)
     try:
@@ -49,7 +49,7 @@ def _end(number: int, frame: object) -> NoReturn:
         with suppress(OSError):
             action()
     with suppress(OSError, ValueError):  # stderr may be closed, or a terminal that has gone
-        # A reader that no longer reads, such as a pager, must not hold us up.
+        # A pager, for example, may have stopped reading. The write must not block then.
         if select.select([], [_STDERR], [], 0)[1]:
             os.write(_STDERR, b"vmcore: %s\n" % _WORDS[signal.Signals(number)])
     os._exit(128 + number)

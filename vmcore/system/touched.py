@@ -1,7 +1,7 @@
-"""Which pages of an anonymous mapping were ever touched, asked of the host instead of reading them all.
+"""Ask the host which pages of an anonymous mapping were ever touched, so that only these must be read.
 
-Linux says it in /proc/self/pagemap (Documentation/admin-guide/mm/pagemap.rst): 8 bytes per page, bit 63 "present"
-and bit 62 "swapped". Elsewhere everything counts as touched, and is read.
+Linux answers in /proc/self/pagemap (Documentation/admin-guide/mm/pagemap.rst): 8 bytes per page, bit 63 "present"
+and bit 62 "swapped". On other systems every page counts as touched.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Iterator
 import numpy as np
 
 _TOUCHED = np.uint64(3 << 62)
-_CHUNK = 1 << 17  #: pages asked for at once
+_CHUNK = 1 << 17  #: pages per read of pagemap
 
 
 def touched(buffer: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Yield stretches (first byte, end) of a buffer that hold all that is not zero.
+    """Yield ranges (first byte, end) of a buffer. All bytes outside them are zero.
 
     Args:
         buffer: part of a private anonymous mapping, uint8, shape ``(n,)``.
@@ -34,7 +34,7 @@ def touched(buffer: np.ndarray) -> Iterator[tuple[int, int]]:
                     begin = (page + first) * mmap.PAGESIZE - address
                     yield max(begin, 0), min((page + stop) * mmap.PAGESIZE - address, size)
                 page += len(entries)
-    except OSError:  # no such file, or not for us: what is left counts as touched
+    except OSError:  # the file does not exist or is not readable: the remaining pages count as touched
         pass
     if page < end:
         yield max(page * mmap.PAGESIZE - address, 0), size

@@ -1,1 +1,1 @@
-"""Texts that kernels print: traces, /proc/vmallocinfo and VMCOREINFO, read and written."""
+"""Read and write texts that kernels print: traces, /proc/vmallocinfo and VMCOREINFO."""

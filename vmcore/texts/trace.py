@@ -27,8 +27,8 @@ class Trace:
     Attributes:
         file: Name of the source in messages.
         events: The vmalloc events as columns.
-        windows: ``(vstart, vend)`` of every window searched, the widest, vmalloc's, first; the others are
-            module windows. On some architectures vend is the last byte of the window.
+        windows: ``(vstart, vend)`` of every searched window. The first is the widest, which is that of vmalloc.
+            The others are module windows. On some architectures vend is the last byte of the window.
         page_size: Bytes of a page of the traced kernel.
         lines: Lines of the text.
         foreign: Number of lines of every other event, by its name.
@@ -50,7 +50,7 @@ class Trace:
     entries: tuple[int, int] | None
 
     def notes(self) -> list[str]:
-        """Describe, one line each, the losses of the trace and the lines left out of it."""
+        """Describe the losses of the trace and the lines left out of it, one line each."""
         return [f"{self.file}: {note}" for note in (*self._missing(), *self._left_out())]
 
     def _missing(self) -> Iterator[str]:
@@ -144,7 +144,7 @@ def _source_page(text: TraceText, given: int | None) -> int:
 
 
 def _check_allocs(text: TraceText, page: int) -> None:
-    """Check each allocation by itself, against alloc_vmap_area in the kernel."""
+    """Check each allocation on its own, against the rules of alloc_vmap_area in the kernel."""
     windows = text.windows
     for line, kind, addr, size, align, window, failed, _ in text.events:
         if kind != ALLOC:
@@ -174,8 +174,8 @@ def _reject(text: TraceText, line: int, found: str, expected: str) -> NoReturn:
 def _match_frees(text: TraceText) -> list[int]:
     """Give every free the size and window of its area. Refuse areas that overlap.
 
-    The space is cut at every start and end of an area. One byte per piece says whether it is held, so
-    that an overlap costs a search in bytes, however many areas are live.
+    Every start and end of an area cuts the address space into pieces. One byte per piece tells whether an area
+    holds it. The check for an overlap is then a search in bytes, however many areas are live.
 
     Returns:
         The lines of the frees whose address has no area.

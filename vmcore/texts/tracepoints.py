@@ -45,9 +45,9 @@ FIELDS: Final = {
 
 # "[CPU]", or in the latency layout the CPU with its flags behind it.
 _CPU: Final = rb"(?:(?:[^\[:]*\[(?=[0-9]{3,6}\])| *(?=[0-9]{1,6}[.A-Zbdn][.A-Za-z]))([0-9]+))?"
-# "TASK-PID [CPU] FLAGS TIME: ": every layout has the pid and the time. The group is atomic: what another
-# event prints, a marker say, is never taken for an event. The time begins at its first digit: a search from each
-# digit of a long number would be quadratic.
+# "TASK-PID [CPU] FLAGS TIME: ": every layout has the pid and the time. The group is atomic, so that text which
+# another event prints, for example a marker, is never taken for an event. The time must begin at its first digit,
+# because a search from each digit of a long number would be quadratic.
 _TIME: Final = rb"(?<![0-9])([0-9]{1,20}(?:\.[0-9]{1,20})?)(?:us[\t -~])?: +"
 _PREFIX: Final = rb"(?>[\t -~]{0,64}?-[0-9]+ " + _CPU + rb"[\t -~]*?" + _TIME + rb")"
 _END: Final = rb"[ \t\r]*\n?\Z"
@@ -65,7 +65,7 @@ _COUNTED: Final = b"# entries-in-buffer/entries-written:"
 _ENTRIES: Final = re.compile(_COUNTED + rb" ([0-9]{1,20})/([0-9]{1,20})(?![0-9])")
 _LOST: Final = re.compile(rb"CPU:[0-9]+ \[(?:LOST )?(?:([0-9]{1,20}) )?EVENTS(?: DROPPED)?\]" + _END)
 _LONG_MOST: Final = (1 << 64) - 1  # both are printed from an unsigned long (kernel/trace/trace.c)
-# What may stand between events: an empty line, trace-cmd's preamble, a frame of a stack trace.
+# Lines that may stand between events: an empty line, trace-cmd's preamble, a frame of a stack trace.
 _ASIDE: Final = re.compile(rb"(?:cpus=[0-9]+|version = .*|CPU [0-9]+ is empty|\s*=> .*)?" + _END)
 
 _ASIDE_MOST: Final = 1 << 18  # lines that are no events, whatever the number of events
@@ -122,7 +122,7 @@ class Events:
 
 
 class _Numbers(dict[bytes, int]):
-    """Convert decimal texts, each distinct one once: sizes and alignments repeat."""
+    """Convert decimal texts. Each distinct text is converted once, because sizes and alignments repeat."""
 
     def __missing__(self, text: bytes) -> int:
         self[text] = number = int(text)
@@ -139,11 +139,11 @@ class _Windows(dict[tuple[bytes, bytes], int]):
 
 @define
 class TraceText:
-    """Collect the events of a trace, line by line, unchecked but complete.
+    """Collect all events of a trace line by line, without checking them.
 
     Attributes:
         file: Name of the source in errors.
-        events: The vmalloc events; frees have size 0 and NO_WINDOW still.
+        events: The vmalloc events. All frees have size 0 and window NO_WINDOW.
         windows: ``(vstart, vend)`` in order of appearance.
         lines: Lines read.
         foreign: Number of lines of every other event, by its name.
@@ -163,13 +163,13 @@ class TraceText:
     _aside: int = 0
 
     def read(self, lines: Iterable[bytes]) -> None:
-        """Take in all lines.
+        """Read all lines.
 
         Args:
             lines: Lines with their newlines.
 
         Raises:
-            TraceError: A line is torn, no line of a trace, or out of order; or lines are missing at the end.
+            TraceError: A line is torn, out of order or no line of a trace, or lines are missing at the end.
         """
         match_event = _EVENT.match
         events, numbers, windows = self.events, _Numbers(), _Windows()
@@ -250,10 +250,10 @@ class TraceText:
             self._count_aside(number)
 
     def _count_aside(self, number: int) -> None:
-        """Count a line that is empty, a comment or of a stack trace.
+        """Count a line that is empty, a comment or part of a stack trace.
 
         Raises:
-            TraceError: there are too many for so few events.
+            TraceError: There are too many such lines for the number of events.
         """
         self._aside += 1
         if self._aside % _ASIDE_MOST == 0:
@@ -299,7 +299,7 @@ class TraceText:
 
 
 def _what_is_wrong(event: bytes, text: bytes) -> str:
-    """Find the first field of a bad event line that is not as printed by the kernel."""
+    """Find the first field of a bad event line that the kernel would print in another way."""
     at = len(event)
     for label, pattern in ((b":", b""), *FIELDS[event]):
         match = re.compile(b" *" + label + b" *" + pattern + rb"(?!\S)").match(text, at)

@@ -65,11 +65,11 @@ def read_vmallocinfo(source: Source, name: str | None = None) -> list[Vmallocinf
         name: Name of the source in messages; by default its own.
 
     Returns:
-        An entry per line, in the order of the file, which is that of addresses up to Linux 6.8 and that
-        of vmap nodes from 6.9 on.
+        An entry per line, in the order of the file. Up to Linux 6.8 this is the order of addresses, and from 6.9
+        on that of vmap nodes.
 
     Raises:
-        TraceError: A line is not of the kernel's format, or the kernel has hidden the addresses.
+        TraceError: A line does not have the kernel's format, or the kernel has hidden the addresses.
     """
     file = source_name(source) if name is None else name
     with closing(read_lines(source, file)) as lines:
@@ -95,7 +95,7 @@ def _entries(file: str, lines: Iterator[bytes]) -> Iterator[VmallocinfoEntry]:
 
 
 def _complete(entry: VmallocinfoEntry) -> bool:
-    """Tell whether a line without its newline is whole: a word or all nodes end it, not half a number."""
+    """Return whether a line without its newline is complete: it ends with a word or with all its nodes."""
     if entry.nodes:
         return sum(pages for _, pages in entry.nodes) == entry.pages
     return bool(entry.kinds)
@@ -119,7 +119,7 @@ def _entry(match: re.Match[str]) -> VmallocinfoEntry:
 
 @lru_cache(1 << 10)
 def _kinds(bare: str | None, words: str | None) -> frozenset[str]:
-    """Return the kinds of an area. Many areas share one set, which would take most of an entry."""
+    """Return the kinds of an area. Areas share one set, because a set would take most of an entry's memory."""
     return frozenset([bare] if bare else (words or "").split())
 
 

@@ -1,6 +1,6 @@
-"""VMCOREINFO: the text in which a kernel says where its tables are. Read, and written for simulated kernels.
+"""Read VMCOREINFO, the text in which a kernel tells where its tables are, and write it for simulated kernels.
 
-Lines are ``KEY=value``; ``SYMBOL()`` and ``KERNELOFFSET`` are hexadecimal, numbers decimal or ``0x``.
+Lines are ``KEY=value``. ``SYMBOL()`` and ``KERNELOFFSET`` are hexadecimal, numbers are decimal or ``0x``.
 Source: kernel/crash_core.c (vmcore_info.c), Documentation/admin-guide/kdump/vmcoreinfo.rst.
 """
 
@@ -37,26 +37,26 @@ class VmcoreInfo:
         return cls(source, {key.strip(): value.strip() for key, equals, value in pairs if equals})
 
     def symbol(self, name: str) -> int | None:
-        """Return a symbol's (relocated) virtual address, or None: it is not there.
+        """Return a symbol's virtual address, which is relocated, or None if there is no such line.
 
         Raises:
-            RootError: it is no number of 64 bits.
+            RootError: the value is not a number of 64 bits.
         """
         return self._read(f"SYMBOL({name})", 16)
 
     def number(self, name: str) -> int | None:
-        """Return a ``NUMBER()``, which may be negative, or None: it is not there.
+        """Return a ``NUMBER()``, which may be negative, or None if there is no such line.
 
         Raises:
-            RootError: it is no number of 64 bits.
+            RootError: the value is not a number of 64 bits.
         """
         return self._read(f"NUMBER({name})", 0, -1 << 63)
 
     def page_size(self) -> int | None:
-        """Return PAGESIZE, bytes, or None: it is not there.
+        """Return PAGESIZE, bytes, or None if there is no such line.
 
         Raises:
-            RootError: it is no number of 64 bits.
+            RootError: the value is not a number of 64 bits.
         """
         return self._read("PAGESIZE", 10)
 
