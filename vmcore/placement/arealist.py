@@ -215,7 +215,7 @@ class AreaList:
         """
         nodes = [(area.addr, (area.addr + area.size) & self._mask) for area in self]
         hold(list(self._areas.intervals()) == nodes, "addresses or ends are not those of the areas")
-        broken = sum(self._malformed(*node) for node in nodes)
+        broken = sum(_malformed(*node, self._page_size) for node in nodes)
         broken += sum(left[1] > right[0] for left, right in pairwise(nodes))
         hold(self._violations == broken, f"{self._violations} violations counted, {broken} found")
         self._areas.check()
@@ -295,10 +295,6 @@ class AreaList:
                 return b, bucket.items.index(area)
         return None
 
-    def _malformed(self, addr: int, end: int) -> bool:
-        """Tell whether an area is empty, wraps or is not made of whole pages."""
-        return end <= addr or bool((addr | end) & (self._page_size - 1))
-
     def _broken_by(self, addr: int, end: int, position: Position, successor: Position) -> int:
         """Count the violations with an area at `position` less those with its neighbours adjacent."""
         before, after = self._areas.end_before(position), self._areas.addr_at(successor)
@@ -306,7 +302,12 @@ class AreaList:
             after = self._mask
         if before <= addr < end <= after and not (addr | end) & self._page_size - 1:
             return 0  # nearly always
-        return (before > addr) + (end > after) - (before > after) + self._malformed(addr, end)
+        return (before > addr) + (end > after) - (before > after) + _malformed(addr, end, self._page_size)
+
+
+def _malformed(addr: int, end: int, page_size: int) -> bool:
+    """Tell whether an area is empty, wraps or is not made of whole pages."""
+    return end <= addr or bool((addr | end) & page_size - 1)
 
 
 def _covered(intervals: Iterable[tuple[int, int]], mask: int) -> Iterable[tuple[int, int]]:
