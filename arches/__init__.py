@@ -11,7 +11,7 @@ from .x86.i386 import I386, I386_HIGHMEM
 from .x86.i386_pae import I386_PAE, I386_PAE_HIGHMEM
 from .x86.x86_64 import X86_64
 
-vmcore_api = (1, 2)
+vmcore_api = (1, 3)
 
 
 @hookimpl

@@ -25,9 +25,10 @@ import pluggy
 from vmcore.architecture import Architecture
 from vmcore.events import Flush
 from vmcore.host import Host
+from vmcore.placement.seam import Generation
 
 #: (major, minor). A plugin's ``vmcore_api`` must have this major number and no greater minor number.
-API_VERSION: Final = (1, 2)
+API_VERSION: Final = (1, 3)
 
 PROJECT: Final = "vmcore"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -48,6 +49,17 @@ def vmcore_architectures() -> Iterable[Architecture]:
     Default: none.
     Returns: `Architecture` records; names must be new.
     Added: contract 1.0.
+    """
+
+
+@hookspec
+def vmcore_placements() -> Iterable[Generation]:
+    """Discovery: return the placement generations that this plugin brings.
+
+    Called: once per registry.
+    Default: the built-in ones, from 2.6.23 to 6.16.
+    Returns: `vmcore.placement.seam.Generation` records; names must be new.
+    Added: contract 1.3.
     """
 
 

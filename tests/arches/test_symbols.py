@@ -37,7 +37,7 @@ def test_the_plugin_brings_its_records_through_the_registry():
     registry = load(points=())
     registry.add(vmcore_arches, "builtin")
     assert dict(registry.architectures) == RECORDS
-    assert vmcore_arches.vmcore_api == (1, 2)
+    assert vmcore_arches.vmcore_api == (1, 3)
 
 
 @pytest.mark.parametrize("name", RECORDS)

@@ -152,12 +152,12 @@ def test_a_plugin_may_be_left_out_of_one_machine(install):
 @pytest.mark.parametrize(
     ("declared", "expected"),
     [
-        ("None", "it declares no contract version, expected vmcore_api = (1, 2)"),
-        ("(2, 0)", "it was written for contract (2, 0), this is (1, 2); update one of them"),
-        ("(1, 3)", "it was written for contract (1, 3), this is (1, 2); update one of them"),
-        ("(0, 9)", "it was written for contract (0, 9), this is (1, 2); update one of them"),
-        ("'1.0'", "it was written for contract 1.0, this is (1, 2); update one of them"),
-        ("(1,)", "it was written for contract (1,), this is (1, 2); update one of them"),
+        ("None", "it declares no contract version, expected vmcore_api = (1, 3)"),
+        ("(2, 0)", "it was written for contract (2, 0), this is (1, 3); update one of them"),
+        ("(1, 4)", "it was written for contract (1, 4), this is (1, 3); update one of them"),
+        ("(0, 9)", "it was written for contract (0, 9), this is (1, 3); update one of them"),
+        ("'1.0'", "it was written for contract 1.0, this is (1, 3); update one of them"),
+        ("(1,)", "it was written for contract (1,), this is (1, 3); update one of them"),
     ],
 )
 def test_a_contract_version_that_does_not_fit(install, declared, expected):

@@ -17,10 +17,13 @@ from vmcore import hookspecs
 from vmcore.architecture import Architecture
 from vmcore.errors import ConfigurationError, PluginError, UnknownArchitecture, choices
 from vmcore.hookspecs import API_VERSION, PROJECT
-from vmcore.linking import recorded, weak
+from vmcore.linking import generations, recorded, weak
+from vmcore.placement.generations import generation_of
+from vmcore.placement.seam import Generation
 
 GIVEN = "given by the program"  #: distribution of a plugin that came without an entry point
 _ALIKE = 0.65  # least similarity of two spellings for a suggestion; 1 means that they are equal
+PLACEMENTS = "placements"  #: name of the core's own plugin that brings the built-in generations
 RECORD = "record"  #: name of the core's own plugin that defines the symbols of records
 GROUP = "vmcore"  #: entry-point group through which every plugin arrives
 
@@ -35,6 +38,7 @@ class Registry:
         blocked: entry-point names of plugins that were left out on request.
         architectures: name to record, in order of name.
         origin: architecture name to entry-point name.
+        placements: name to placement generation, in order of registration.
         sources: name of each working plugin to (distribution, module).
     """
 
@@ -44,6 +48,8 @@ class Registry:
     _architectures: dict[str, Architecture] = field(factory=dict)
     origin: dict[str, str] = field(factory=dict)
     sources: dict[str, tuple[str, str]] = field(factory=dict)
+    placements: dict[str, Generation] = field(factory=dict)
+    _placement_origin: dict[str, str] = field(factory=dict)
 
     @property
     def architectures(self) -> MappingProxyType[str, Architecture]:
@@ -144,7 +150,8 @@ class Registry:
             return self
         manager = _new_manager()
         more = evolve(self, manager=manager, architectures=dict(self._architectures), origin=dict(self.origin),
-                      sources=dict(self.sources))  # fmt: skip
+                      sources=dict(self.sources), placements=dict(self.placements),
+                      placement_origin=dict(self._placement_origin))  # fmt: skip
         for name, plugin in self.manager.list_name_plugin():
             if name not in without:
                 manager.register(plugin, name)
@@ -169,12 +176,42 @@ class Registry:
                     raise ValueError(f"architecture {arch.name!r} exists already, from {self.origin[arch.name]!r}")
                 self._architectures[arch.name] = arch
                 self.origin[arch.name] = name
+        for impl in self.manager.hook.vmcore_placements.get_hookimpls():
+            if impl.plugin is plugin:
+                self._collect_placements(impl.function(), name)
+
+    def _collect_placements(self, brought: Any, name: str) -> None:
+        expected = "expected placement Generation records"
+        if not isinstance(brought, Iterable):
+            raise TypeError(f"vmcore_placements() returned {brought!r}, {expected}")
+        for generation in brought:
+            if not isinstance(generation, Generation):
+                raise TypeError(f"vmcore_placements() returned {generation!r}, {expected}")
+            if generation.name in self.placements:
+                other = self._placement_origin[generation.name]
+                raise ValueError(f"placement generation {generation.name!r} exists already, from {other!r}")
+            self.placements[generation.name] = generation
+            self._placement_origin[generation.name] = name
+
+    def placement(self, kernel: str) -> Generation:
+        """Return the placement generation of a kernel version, or of that name.
+
+        Raises:
+            ConfigurationError: it is neither a version nor the name of a generation.
+        """
+        found = generation_of(kernel, self.placements.values())
+        if found is None:
+            valid = choices(kernel, self.placements, "generations")
+            raise ConfigurationError(f"kernel {kernel!r}: expected a version such as 6.12, or a name, {valid}")
+        return found
 
     def _withdraw(self, plugin: object, name: str) -> None:
         if self.manager.is_registered(plugin):
             self.manager.unregister(plugin)
         for arch in [a for a, origin in self.origin.items() if origin == name]:
             del self._architectures[arch], self.origin[arch]
+        for generation in [g for g, origin in self._placement_origin.items() if origin == name]:
+            del self.placements[generation], self._placement_origin[generation]
 
 
 def _plain(name: str) -> str:
@@ -254,6 +291,7 @@ def load(block: Iterable[str] = (), points: Iterable[EntryPoint] | None = None) 
         valid = choices(name, (point.name for point in found), "installed")
         raise ConfigurationError(f"cannot block plugin {name!r}, which is not installed: {valid}")
     registry = Registry(manager, blocked=blocked)
+    registry.register(generations, PLACEMENTS, partial(PluginError, PLACEMENTS, "vmcore", generations.__name__))
     for point in found:
         if point.name not in blocked:
             _load_one(registry, point)

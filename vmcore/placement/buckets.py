@@ -170,12 +170,15 @@ class AreaBuckets(Generic[T]):
             b, i = b + 1, 0
         return None
 
-    def widest_gap(self, first: Position, last: Position) -> int:
-        """Measure the widest gap, in bytes, between the intervals from `first` up to `last`."""
+    def widest_gap(self, first: Position, last: Position, align: int = 1) -> int:
+        """Measure the widest gap, in bytes, between the intervals from `first` up to `last`.
+
+        A gap begins at the aligned end of the interval in front of it.
+        """
         (b, i), (c, j) = first, last
         if b == c:
-            return max(self._gaps(b, 1)[i + 1 : j], default=0)
-        return max([self._widest(b + 1, c), *self._gaps(b, 1)[i + 1 :], *self._gaps(c, 1)[:j]])
+            return max(self._gaps(b, align)[i + 1 : j], default=0)
+        return max([self._widest(b + 1, c, align), *self._gaps(b, align)[i + 1 :], *self._gaps(c, align)[:j]])
 
     def covered_below(self, x: int) -> int:
         """Sum the bytes covered below an address, on sorted intervals."""
@@ -230,14 +233,14 @@ class AreaBuckets(Generic[T]):
             self._bounds[align] = self._bounds[page_size].copy()
         return self._bounds[align]
 
-    def _widest(self, first: int, last: int) -> int:
+    def _widest(self, first: int, last: int, align: int) -> int:
         """Measure the widest gap of the buckets from `first` up to `last`."""
-        page_size = 1 << self._page_shift
-        bounds = self._bounds[page_size][first:last]
+        all_bounds = self._bounds_for(align)
+        bounds = all_bounds[first:last]
         while len(bounds):
             b = int(bounds.argmax())
             trusted = bounds.item(b)
-            self._tighten(first + b, page_size)
+            all_bounds[first + b] = max(self._gaps(first + b, align)) >> self._page_shift
             if bounds[b] == trusted:
                 return trusted << self._page_shift
         return 0
