@@ -1,8 +1,8 @@
-"""Replay golden bundles and compare: ``python -m vmcore.golden FILE...``.
+"""Replay golden bundles and placement scripts and compare: ``python -m vmcore.golden FILE...``.
 
 A bundle is a file of JSON lines. Each script has one header, then one line for each op: its arguments, its result,
 all events in order and the counters. The op ``dump`` also has the whole area list and all page-table entries. All
-of these are compared.
+of these are compared. `vmcore.testing.placement` describes placement scripts.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from attrs import define, field
 from vmcore.errors import GoldenError, TraceError, VmcoreError, choices
 from vmcore.linking import registry as plugins
 from vmcore.linking.registry import Registry
+from vmcore.placement.seam import Generation
+from vmcore.testing import placement
 from vmcore.testing.opscript import MAX_PAGES, Event, ScriptRun
 from vmcore.texts.lines import read_lines
 from vmcore.units import format_size
@@ -316,28 +318,62 @@ def replay_file(path: str, registry: Registry) -> Tally:
     return tally
 
 
+def _is_placement_script(path: str) -> bool:
+    """Tell whether a file is a placement script. A file that cannot be read is none: its reader will say so."""
+    try:
+        with closing(read_lines(path, path, _LONGEST_LINE)) as lines:
+            return placement.is_script(json.loads(next(lines, b"null")))
+    except (TraceError, ValueError, RecursionError):
+        return False
+
+
 @click.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--block", multiple=True, help="Leave a plugin out.")
-def main(files: tuple[str, ...], block: tuple[str, ...]) -> None:
-    """Replay golden bundles and compare every result, event, counter and dump.
+@click.option("--generation", metavar="NAME", help="Replay placement scripts by these rules, not by their own.")
+def main(files: tuple[str, ...], block: tuple[str, ...], generation: str | None) -> None:
+    """Replay golden bundles and placement scripts, and compare every result, event, counter and dump.
 
-    Exit status: 0 all agree, 1 a mismatch, 2 a bundle cannot be read or run.
+    Exit status: 0 all agree, 1 a mismatch, 2 a file cannot be read or run.
     """
     try:
         registry = plugins.load(block)
+        chosen = None if generation is None else registry.placement(generation)
         mismatches = 0
+        scripts = [path for path in files if _is_placement_script(path)]
         for path in files:
-            began = time.perf_counter()
-            tally = replay_file(path, registry)
-            mismatches += tally.mismatches
-            print(printable(_line(tally, time.perf_counter() - began)))
-            if tally.first:
-                print(f"first mismatch: {tally.first}")
+            if path not in scripts:
+                began = time.perf_counter()
+                tally = replay_file(path, registry)
+                mismatches += tally.mismatches
+                print(printable(_line(tally, time.perf_counter() - began)))
+                if tally.first:
+                    print(f"first mismatch: {tally.first}")
+        if scripts:
+            mismatches += _replay_placements(scripts, registry, chosen)
     except VmcoreError as error:
         print(f"vmcore.golden: error: {error}", file=sys.stderr)
         sys.exit(2)
     sys.exit(1 if mismatches else 0)
+
+
+def _replay_placements(paths: list[str], registry: Registry, chosen: Generation | None) -> int:
+    """Replay placement scripts, print each first mismatch and a line for all, and return the mismatches."""
+    began = time.perf_counter()
+    operations = mismatches = 0
+    for path in paths:
+        tally = placement.replay_script(path, lambda name: chosen or registry.placement(name))
+        operations += tally.operations
+        mismatches += tally.mismatches
+        if tally.first:
+            print(f"first mismatch: {tally.first}")
+    counts = (
+        counted(len(paths), "script", form="d"),
+        counted(operations, "operation", form="d"),
+        counted(mismatches, "mismatch", "mismatches", form="d"),
+    )
+    print(f"{', '.join(counts)}, {time.perf_counter() - began:.1f} s")
+    return mismatches
 
 
 def _line(tally: Tally, seconds: float) -> str:
