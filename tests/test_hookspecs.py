@@ -100,11 +100,11 @@ def test_symbols_and_events_are_exactly_the_hooks():
     kinds = {name: inspect.getdoc(hook).split(":")[0] for name, hook in HOOKS.items()}
     assert [f"vmcore_{f.name}" for f in fields(Linked)] == [n for n, kind in kinds.items() if kind == "Link"]
     assert [f"vmcore_{f.name}" for f in fields(Events)] == [n for n, kind in kinds.items() if kind == "Event"]
-    assert [n for n, kind in kinds.items() if kind == "Discovery"] == ["vmcore_architectures"]
+    assert [n for n, kind in kinds.items() if kind == "Discovery"] == ["vmcore_architectures", "vmcore_placements"]
 
 
 def test_the_contract_version_is_a_major_and_a_minor():
-    assert hookspecs.API_VERSION == (1, 2)
+    assert hookspecs.API_VERSION == (1, 3)
 
 
 # ---- the examples of the document, executed

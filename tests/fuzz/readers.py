@@ -40,6 +40,7 @@ from vmcore.linking.selection import KEYS, PREFIX, select
 from vmcore.paging.mmu import Mmu
 from vmcore.testing import golden
 from vmcore.testing.opscript import ScriptRun
+from vmcore.testing.placement import replay_script
 from vmcore.texts.lines import read_lines
 from vmcore.texts.trace import ALLOC, FREE, read_trace
 from vmcore.texts.tracepoints import FIELDS
@@ -451,6 +452,18 @@ def bundle(data):
     with lent(data) as path:
         tally = golden.replay_file(path, registry())
     assert tally.mismatches <= tally.scripts
+    assert bool(tally.first) == bool(tally.mismatches)
+
+
+@reader(
+    GoldenError,
+    place=FILE + r":([0-9]+:)? ",
+    mutation=mutate.json_lines([b"a", b"f", b"p", b"P", b"c", b"end", b"3.0", b"5.2", b"6.9", b"4096"]),
+    covers=["testing.placement.read_script"],
+)
+def placement(data):
+    with lent(data) as path:
+        tally = replay_script(path, registry().placement)
     assert bool(tally.first) == bool(tally.mismatches)
 
 

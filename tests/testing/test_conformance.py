@@ -179,7 +179,7 @@ class Unseeded(FreeBlocks):
         (Unaligned, "is not aligned"),
         (Outside, "lies outside the window"),
         (Leaking, "of the empty window|free blocks"),
-        (NeverDrains, "release\\(\\) answered False"),
+        (NeverDrains, "release\\(\\) answered False, expected"),
         (Miscounts, "lazy_pages is"),
         (Hoards, "free_bytes\\(\\) is"),
         (Careless, "answered that it was free"),

@@ -66,16 +66,27 @@ class BusyTree:
 
     def attempt(self, size: int, align: int, start: int, end: int, cpu: int = 0) -> int | None:
         """Take the space for a request. See `Placement.attempt`."""
-        position, address = self._begin(size, align, start)
-        if address + size > end:
-            return None
-        found = self._search(position, address, size, align, end)
+        found = self._find(size, align, start, end)
         if found is None:
             return None
         self._areas.insert(found[0], found[1], found[1] + size + self._gap, found[1])
         if self._caching:
             self._cache = found[1]
         return found[1]
+
+    def look(self, size: int, align: int, start: int, end: int, cpu: int = 0) -> int | None:
+        """Return the address that `attempt` would take. See `Placement.look`."""
+        cached = self._cache, self._hole, self._cached_start, self._cached_align
+        found = self._find(size, align, start, end)
+        self._cache, self._hole, self._cached_start, self._cached_align = cached
+        return None if found is None else found[1]
+
+    def _find(self, size: int, align: int, start: int, end: int) -> tuple[Position, int] | None:
+        """Return where a request goes: the area behind it, and the address."""
+        position, address = self._begin(size, align, start)
+        if address + size > end:
+            return None
+        return self._search(position, address, size, align, end)
 
     def _begin(self, size: int, align: int, start: int) -> tuple[Position, int]:
         """Return the area at which the search begins and the first candidate."""
@@ -135,9 +146,11 @@ class BusyTree:
         self.lazy_pages += size // self._page
         return self.lazy_pages > self.space.lazy_max
 
-    def purge(self, *, everything: bool = False) -> Purged:
-        """Give all lazily freed areas back. See `Placement.purge`."""
-        back, self._lazy, self.lazy_pages = self._lazy, [], 0
+    def purge(self, *, everything: bool = False, only: int | None = None) -> Purged:
+        """Give lazily freed areas back. See `Placement.purge`."""
+        count = len(self._lazy) if only is None else only
+        back, self._lazy = self._lazy[:count], self._lazy[count:]
+        self.lazy_pages = sum(end - start for start, end in self._lazy) // self._page
         for start, end in back:
             self._remove(start, end)
         if not back:

@@ -62,14 +62,24 @@ class FreeBlocks:
 
     def attempt(self, size: int, align: int, start: int, end: int, cpu: int = 0) -> int | None:
         """Take the space for a request. See `Placement.attempt`."""
-        block = self.blocks.find(size, align, self._promise(size, align, self._page, end - start), start)
+        block, at = self._find(size, align, start, end)
         if block is None:
             return None
-        at = up(max(block.start, start), align, self._mask)
-        if at + size > end:
-            return None  # no other block is tried
         self.blocks.clip(block, at, at + size)
         return at
+
+    def look(self, size: int, align: int, start: int, end: int, cpu: int = 0) -> int | None:
+        """Return the address that `attempt` would take. See `Placement.look`."""
+        block, at = self._find(size, align, start, end)
+        return None if block is None else at
+
+    def _find(self, size: int, align: int, start: int, end: int) -> tuple[Block | None, int]:
+        """Return the block that serves a request, and the address in it."""
+        block = self.blocks.find(size, align, self._promise(size, align, self._page, end - start), start)
+        if block is None:
+            return None, 0
+        at = up(max(block.start, start), align, self._mask)
+        return (block, at) if at + size <= end else (None, 0)  # no other block is tried
 
     def release(self, address: int, size: int, cpu: int = 0) -> bool:
         """Free an area lazily. See `Placement.release`."""
@@ -77,15 +87,26 @@ class FreeBlocks:
         self.lazy_pages += size // self._page
         return self.lazy_pages > self.space.lazy_max
 
-    def purge(self, *, everything: bool = False) -> Purged:
-        """Give all lazily freed areas back. See `Placement.purge`."""
-        back = self._lazy[::-1] if self._newest_first else joined(self._lazy)
-        self._lazy, self.lazy_pages = [], 0
+    def purge(self, *, everything: bool = False, only: int | None = None) -> Purged:
+        """Give lazily freed areas back. See `Placement.purge`."""
+        count = len(self._lazy) if only is None else self._oldest(only)
+        taken, self._lazy = self._lazy[:count], self._lazy[count:]
+        self.lazy_pages = sum(end - start for start, end in self._lazy) // self._page
+        back = taken[::-1] if self._newest_first else joined(taken)
         for start, end in back:
             self.blocks.give(start, end)
         if not back:
             return Purged(0, 0, 0)
         return Purged(len(back), min(s for s, _ in back), max(e for _, e in back))
+
+    def _oldest(self, number: int) -> int:
+        """Return how many of the areas that were freed first the kernel counts as ``number``."""
+        count = len(self._lazy)
+        if self._newest_first:
+            return min(number, count)
+        while count and len(joined(self._lazy[:count])) > number:
+            count -= 1
+        return count
 
     def percpu(self, offsets: Sequence[int], sizes: Sequence[int], align: int) -> int | None:
         """Take the space of a percpu chunk. See `Placement.percpu`."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
-from itertools import pairwise
+from itertools import islice, pairwise
 
 from vmcore.placement.buckets import hold
 from vmcore.placement.freeblocks import FreeBlocks, slack_above_page
@@ -56,6 +56,7 @@ class Pools(FreeBlocks):
         count = min(space.cpus, MOST_NODES) if space.word_bits == 64 else 1
         self._zone = (ZONE_PAGES if count > 1 else 1) * space.page_size
         self._nodes = [Node() for _ in range(count)]
+        self._freed: dict[int, None] = {}  # addresses of lazily freed areas, in the order of freeing
         self._node_of: dict[int, int] = {}  # by address of an area in use, the node that allocated it
         super().__init__(space, promise=slack_above_page)
 
@@ -65,6 +66,7 @@ class Pools(FreeBlocks):
         super().seed(busy, spans)
         self._lazy = []
         self._node_of = {}
+        self._freed = dict.fromkeys(start for start, _ in spans)
         for node in self._nodes:
             node.lazy, node.pools = [], {}
         for start, end in spans:
@@ -90,22 +92,33 @@ class Pools(FreeBlocks):
             self._node_of[address] = k
         return address
 
+    def look(self, size: int, align: int, start: int, end: int, cpu: int = 0) -> int | None:
+        """Return the address that `attempt` would take. See `Placement.look`."""
+        if len(self._nodes) > 1 and start == self.space.start and end == self.space.end:
+            pool = self._nodes[cpu % len(self._nodes)].pools.get(size // self._page)
+            if pool and not pool[-1][0] & align - 1:
+                return pool[-1][0]
+        return super().look(size, align, start, end)
+
     def release(self, address: int, size: int, cpu: int = 0) -> bool:
         """Free an area lazily, to the node that allocated it. See `Placement.release`."""
         remembered = self._node_of.pop(address, None)
         k = address // self._zone % len(self._nodes) if remembered is None else remembered
         self._nodes[k].lazy.append((address, address + size, remembered))
+        self._freed[address] = None
         self.lazy_pages += size // self._page
         return self.lazy_pages > self.space.lazy_max
 
-    def purge(self, *, everything: bool = False) -> Purged:
+    def purge(self, *, everything: bool = False, only: int | None = None) -> Purged:
         """Give lazily freed areas back, to pools or to the tree. See `Placement.purge`."""
+        taken = None if only is None or only >= len(self._freed) else set(islice(self._freed, only))
+        self._freed = {} if taken is None else {at: None for at in self._freed if at not in taken}
         lists = []
         for node in self._nodes:
             self._decay(node, everything)
-            lists.append(sorted(node.lazy))
-            node.lazy = []
-        self.lazy_pages = 0
+            lists.append(sorted(span for span in node.lazy if taken is None or span[0] in taken))
+            node.lazy = [] if taken is None else [span for span in node.lazy if span[0] not in taken]
+        self.lazy_pages -= sum(end - start for lazy in lists for start, end, _ in lazy) // self._page
         for node, lazy in zip(self._nodes, lists, strict=True):
             back = []
             for start, end, remembered in lazy:
@@ -146,6 +159,7 @@ class Pools(FreeBlocks):
                     for rest in clear_of([span], address, end):
                         self.blocks.give(*rest)
                 node.pools[pages] = kept
+        self._freed = dict.fromkeys(s for node in self._nodes for s, _, _ in node.lazy)
         self.lazy_pages = sum(e - s for node in self._nodes for s, e, _ in node.lazy) // self._page
         return False
 

@@ -19,7 +19,7 @@ class Purged(NamedTuple):
     """The work of one purge.
 
     Attributes:
-        number: areas given back, counted as the kernel counts them: up to 6.8 areas that touch are one.
+        number: areas given back, counted as the kernel counts them: from 5.11 to 6.8 areas that touch are one.
         start: the lowest address given back, 0 if there is none.
         end: the end of the highest area given back, 0 if there is none.
     """
@@ -85,6 +85,10 @@ class Placement(Protocol):
         """
         ...
 
+    def look(self, size: int, align: int, start: int, end: int, cpu: int = 0) -> int | None:
+        """Return the address that `attempt` would take, and change nothing."""
+        ...
+
     def release(self, address: int, size: int, cpu: int = 0) -> bool:
         """Free an area (free_vmap_area_noflush). In a lazy generation its addresses stay taken until a purge.
 
@@ -93,11 +97,13 @@ class Placement(Protocol):
         """
         ...
 
-    def purge(self, *, everything: bool = False) -> Purged:
+    def purge(self, *, everything: bool = False, only: int | None = None) -> Purged:
         """Give the addresses of lazily freed areas back (__purge_vmap_area_lazy).
 
         Args:
             everything: also those that the generation would keep for the next requests, as after a failure.
+            only: number of areas to give back, those that were freed first; None: all. A trace tells how many a
+                purge took while other CPUs went on freeing.
         """
         ...
 

@@ -41,6 +41,11 @@ class VmList:
         self.areas.insert(VmStruct(found.addr, size, 0), found)
         return found.addr
 
+    def look(self, size: int, align: int, start: int, end: int, cpu: int = 0) -> int | None:
+        """Return the address that `attempt` would take. See `Placement.look`."""
+        found = self.areas.search(size, align, start, end)
+        return None if found is None else found.addr
+
     def release(self, address: int, size: int, cpu: int = 0) -> bool:
         """Free an area at once. See `Placement.release`."""
         area = self.areas.find(address)
@@ -48,7 +53,7 @@ class VmList:
             self.areas.remove(area)
         return False
 
-    def purge(self, *, everything: bool = False) -> Purged:
+    def purge(self, *, everything: bool = False, only: int | None = None) -> Purged:
         """Do nothing. See `Placement.purge`."""
         return Purged(0, 0, 0)
 

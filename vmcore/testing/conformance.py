@@ -15,6 +15,7 @@ from random import Random
 from attrs import define, field
 
 from vmcore.placement.seam import Generation, Placement, Space, Span
+from vmcore.wording import counted
 
 _SPACES = (
     Space(32, 4096, 0xD0000000, 0xD0400000),
@@ -117,7 +118,10 @@ class _Run:
         if self.placement.lazy_pages > before:
             self.lazy[at] = end
         most = self.space.lazy_max
-        self.hold(drain == (self.placement.lazy_pages > most), f"release() answered {drain} at {most} pages")
+        self.hold(
+            drain == (self.placement.lazy_pages > most),
+            f"release() answered {drain}, expected a drain above {counted(most, 'page')}",
+        )
         if drain:
             self.purge()
 

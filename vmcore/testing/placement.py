@@ -18,11 +18,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
+from itertools import pairwise
 from typing import Any
 
 from attrs import define, field
 
-from vmcore.errors import GoldenError, TraceError
+from vmcore.errors import ConfigurationError, GoldenError, TraceError, VmcoreError
 from vmcore.placement.freeblocks import FreeBlocks
 from vmcore.placement.seam import Generation, Placement, Space
 from vmcore.texts.lines import read_lines
@@ -132,7 +133,7 @@ def read_script(path: str) -> Generator[tuple[int, Any], None, None]:
     Raises:
         GoldenError: The file cannot be read, or a line does not have the form of a script's.
     """
-    number, ended = 0, False
+    number, ended, header = 0, False, {}
     try:
         with closing(read_lines(path, path, _LONGEST_LINE)) as lines:
             for number, text in enumerate(lines, 1):
@@ -142,13 +143,17 @@ def read_script(path: str) -> Generator[tuple[int, Any], None, None]:
                     raise GoldenError(f"{at}: a line behind the end, expected none")
                 if number == 1:
                     _check_header(line, at)
+                    header = line
                 else:
                     _check_op(line, at)
+                    _check_numbers(line, header, at)
                     ended = line[0] == "end"
                 yield number, line
     except TraceError as error:
         raise GoldenError(f"{path}:{number + 1}: {error.problem}") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also of a number with too many digits
+        if isinstance(error, VmcoreError):
+            raise
         raise GoldenError(f"{path}:{number}: not JSON: {error}; is this a placement script?") from error
     if number < 2:
         found = counted(number, "line")
@@ -164,7 +169,12 @@ def _check_header(header: Any, at: str) -> None:
     for key, (fits, expected) in _HEADER.items():
         if not fits(header[key]):
             raise GoldenError(f"{at}: header field {key!r}: found {header[key]!r}, expected {expected}")
-    start, end, bits = header["start"], header["end"], header["word_bits"]
+    start, end, bits, page = header["start"], header["end"], header["word_bits"], header["page"]
+    early = sorted(header["early"])
+    if any(a % page or b % page or not a < b < 1 << bits for a, b in early) or any(
+        left[1] > right[0] for left, right in pairwise(early)
+    ):
+        raise GoldenError(f"{at}: header field 'early': expected areas of whole pages that do not overlap")
     if not start < end < 1 << bits:
         found = f"found {start:#x} and {end:#x}, expected start < end < 2^{bits}"
         raise GoldenError(f"{at}: header fields 'start' and 'end': {found}")
@@ -177,6 +187,36 @@ def _check_op(op: Any, at: str) -> None:
     tests, shape = form
     if len(op) != len(tests) + 1 or not all(fits(v) for fits, v in zip(tests, op[1:], strict=True)):
         raise GoldenError(f"{at}: found {json.dumps(op)[:120]}, expected {shape}")
+
+
+def _check_numbers(op: Any, header: dict[str, Any], at: str) -> None:
+    """Refuse an operation that no caller could ask for."""
+    page, most = header["page"], 1 << header["word_bits"]
+    if op[0] == "end":
+        return
+    if op[1] >= header["cpus"]:
+        raise GoldenError(f"{at}: found CPU {op[1]}, expected less than {header['cpus']}, as in the header")
+    sizes = [op[2]] if op[0] == "a" else [size for _, size in op[3]] if op[0] == "c" else []
+    if any(not 0 < size < most or size % page for size in sizes):
+        raise GoldenError(
+            f"{at}: found an area of {min(sizes)} to {max(sizes)} bytes, expected whole pages, at least one"
+        )
+    if op[0] == "a" and not op[4] < op[5] < most:
+        raise GoldenError(f"{at}: found the window {op[4]:#x} to {op[5]:#x}, expected start < end < {most:#x}")
+    if op[0] == "a" and (op[3] >= most or op[4] % page):
+        raise GoldenError(
+            f"{at}: found alignment {op[3]:#x} from {op[4]:#x}, expected less than a word, from a page on"
+        )
+    if op[0] == "c" and (op[2] < page or any(offset % op[2] or size % op[2] for offset, size in op[3])):
+        raise GoldenError(
+            f"{at}: found offsets and sizes that are no multiples of {op[2]:#x}, or less than a page"
+        )
+    if op[0] == "c" and (max(o + s for o, s in op[3]) >= most or _overlap(op[3])):
+        raise GoldenError(f"{at}: found areas of a percpu chunk that overlap or are too far apart")
+
+
+def _overlap(areas: list[list[int]]) -> bool:
+    return any(left[0] + left[1] > right[0] for left, right in pairwise(sorted(areas)))
 
 
 def replay_script(path: str, choose: Callable[[str], Generation]) -> PlacementTally:
@@ -195,7 +235,11 @@ def replay_script(path: str, choose: Callable[[str], Generation]) -> PlacementTa
         _, header = next(lines)
         early = tuple((start, end) for start, end in header["early"])
         space = Space(header["word_bits"], header["page"], header["start"], header["end"], header["cpus"], early)
-        run = _Run(choose(header["generation"]).make(space), {start: end - start for start, end in early})
+        try:
+            generation = choose(header["generation"])
+        except ConfigurationError as error:
+            raise GoldenError(f"{path}:1: {error}") from None
+        run = _Run(generation.make(space), {start: end - start for start, end in early})
         _replay(run, lines, tally)
     return tally
 
