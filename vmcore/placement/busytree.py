@@ -21,6 +21,50 @@ from vmcore.placement.buckets import AreaBuckets, Position, hold
 from vmcore.placement.seam import Generation, Purged, Space, Span, clear_of, holes, up
 
 
+class SpacedAreas(AreaBuckets[int]):
+    """Areas in address order, each with the bytes that stay free behind it. An item is the area's first address.
+
+    The page behind an area may belong to the next area, too. Then the last area of one bucket reaches into the
+    next bucket.
+    """
+
+    def __init__(self, word_bits: int, page_shift: int, gap: int) -> None:
+        super().__init__(word_bits, page_shift)
+        self._gap = gap
+
+    def add(self, start: int, end: int) -> None:
+        """Insert an area."""
+        self.insert(self.first_above(start), start, end + self._gap, start)
+
+    def first_above(self, address: int) -> Position:
+        """Return the first area that ends above an address."""
+        return self.locate(address + self._gap)
+
+    def locate(self, x: int) -> Position:
+        """Return the first area that ends above an address with the bytes behind it."""
+        position = super().locate(x)
+        before = self.before(position) if self._gap and not position[1] else None
+        return before if before is not None and self.end_before(position) > x else position
+
+    def end_of(self, position: Position) -> int:
+        """Return the end of the area at a position."""
+        return self.buckets[position[0]].ends[position[1]] - self._gap
+
+    def before(self, position: Position) -> Position | None:
+        """Return the position in front of another one, which may be the end of the list."""
+        b, i = position
+        if i:
+            return b, i - 1
+        return (b - 1, len(self.buckets[b - 1].ends) - 1) if b else None
+
+    def within(self, start: int, end: int) -> Iterator[Span]:
+        """Yield the areas that lie in a stretch, in address order."""
+        at = self.first_above(start)
+        while (address := self.addr_at(at)) is not None and address < end:
+            yield address, self.end_of(at)
+            at = self.settle(at[0], at[1] + 1)
+
+
 class BusyTree:
     """Areas in use and lazily freed ones, each with the pages that stay free behind it.
 
@@ -35,32 +79,15 @@ class BusyTree:
 
     def seed(self, busy: Iterable[Span], lazy: Iterable[Span]) -> None:
         """Begin with areas in use and lazily freed ones. See `Placement.seed`."""
+        self._doubtful = False  # whether take() found an area in use
         self._lazy = list(lazy)
         self.lazy_pages = sum(end - start for start, end in self._lazy) // self._page
-        self._areas: AreaBuckets[int] = AreaBuckets(self.space.word_bits, self._page.bit_length() - 1)
+        self._areas = SpacedAreas(self.space.word_bits, self._page.bit_length() - 1, self._gap)
         self._cache: int | None = None  # address of an area
         self._hole = self._cached_start = self._cached_align = 0
         self._percpu_hole = self.space.end
         for start, end in sorted([*busy, *self._lazy]):
-            self._insert(start, end)
-
-    def _insert(self, start: int, end: int) -> None:
-        self._areas.insert(self._first_above(start), start, end + self._gap, start)
-
-    def _first_above(self, address: int) -> Position:
-        """Return the first area that ends above an address."""
-        return self._areas.locate(address + self._gap)
-
-    def _end_of(self, position: Position) -> int:
-        b, i = position
-        return self._areas.buckets[b].ends[i] - self._gap
-
-    def _before(self, position: Position) -> Position | None:
-        """Return the position in front of another one, which may be the end of the list."""
-        b, i = position
-        if i:
-            return b, i - 1
-        return (b - 1, len(self._areas.buckets[b - 1].ends) - 1) if b else None
+            self._areas.add(start, end)
 
     # ---- requests
 
@@ -101,13 +128,13 @@ class BusyTree:
                 self._hole, self._cache = 0, None
             self._cached_start, self._cached_align = start, align
             if self._cache is not None:
-                b, i = self._first_above(self._cache)
+                b, i = self._areas.first_above(self._cache)
                 address = up(areas.buckets[b].ends[i], align, self._mask)
                 if address >= start:
                     return areas.settle(b, i + 1), address
                 self._hole, self._cache = 0, None
         address = up(start, align, self._mask)
-        return areas.locate(address), address
+        return self._areas.locate(address), address
 
     def _search(
         self, position: Position, address: int, size: int, align: int, end: int
@@ -119,7 +146,7 @@ class BusyTree:
             return position, address
         self._pass(ahead - address)
         following = areas.settle(position[0], position[1] + 1)
-        last = areas.locate(end - size & -align)  # behind it candidates are above end - size
+        last = self._areas.locate(end - size & -align)  # behind it candidates are above end - size
         fit = None
         if following <= last:
             fit = areas.first_fit(following, last[0], size + self._slip, align)
@@ -142,6 +169,8 @@ class BusyTree:
 
     def release(self, address: int, size: int, cpu: int = 0) -> bool:
         """Free an area lazily. See `Placement.release`."""
+        if self._doubtful:
+            self.take(address, size, cpu)  # another area may hold a part of it
         self._lazy.append((address, address + size))
         self.lazy_pages += size // self._page
         return self.lazy_pages > self.space.lazy_max
@@ -159,12 +188,12 @@ class BusyTree:
 
     def _remove(self, start: int, end: int) -> None:
         """Take an area off the tree (__free_vmap_area)."""
-        position = self._first_above(start)
+        position = self._areas.first_above(start)
         if self._cache is not None:
             if end < self._cached_start:
                 self._cache = None
             elif start <= self._cache:
-                before = self._before(position)
+                before = self._areas.before(position)
                 self._cache = None if before is None else self._areas.buckets[before[0]].addrs[before[1]]
         self._areas.pop(position)
         if self.space.start < end <= self.space.end:
@@ -173,17 +202,14 @@ class BusyTree:
     def take(self, address: int, size: int, cpu: int = 0) -> bool:
         """Take space at a known address. See `Placement.take`."""
         end = address + size
-        held = []
-        b, i = self._first_above(address)
-        while (start := self._areas.addr_at((b, i))) is not None and start < end:
-            held.append((start, self._end_of((b, i))))
-            b, i = self._areas.settle(b, i + 1)
+        held = list(self._areas.within(address, end))
         for start, stop in held:
             self._remove(start, stop)
             for rest in clear_of([(start, stop)], address, end):
-                self._insert(*rest)
-        self._insert(address, end)
+                self._areas.add(*rest)
+        self._areas.add(address, end)
         if held:
+            self._doubtful = True
             self._lazy = clear_of(self._lazy, address, end)
             self.lazy_pages = sum(e - s for s, e in self._lazy) // self._page
         return not held
@@ -197,7 +223,7 @@ class BusyTree:
             return None
         for offset, size in zip(offsets, sizes, strict=True):
             at = base + offset & self._mask
-            self._insert(at, at + size)
+            self._areas.add(at, at + size)
         self._percpu_hole = base + max(offsets) & self._mask
         return base
 
@@ -209,23 +235,23 @@ class BusyTree:
         last_end = end
         if not self._areas.count:
             return high - last_end & mask
-        after = self._first_above(self._percpu_hole)
+        after = self._areas.first_above(self._percpu_hole)
         at, after = self._percpu_end(after, align, high)
         base = at - end & mask
         while True:
             if (base + last_end & mask) < (low + last_end & mask):
                 return None
-            ahead, before = self._areas.addr_at(after), self._before(after)
+            ahead, before = self._areas.addr_at(after), self._areas.before(after)
             if ahead is not None and ahead < base + end:
                 pass
-            elif before is not None and self._end_of(before) > base + start:
+            elif before is not None and self._areas.end_of(before) > base + start:
                 after = before
             else:
                 area = (area - 1) % len(offsets)
                 if area == turn:
                     return base
                 start, end = offsets[area], offsets[area] + sizes[area]
-                after = self._first_above(base + end & mask)
+                after = self._areas.first_above(base + end & mask)
                 continue
             at, after = self._percpu_end(after, align, high)
             base, turn = at - end & mask, area
@@ -234,26 +260,19 @@ class BusyTree:
         """Return the highest aligned end below an area, and the first area that ends above that end."""
         ahead = self._areas.addr_at(after)
         at = high if ahead is None else min(ahead & -align, high)
-        while (before := self._before(after)) is not None and self._end_of(before) > at:
+        while (before := self._areas.before(after)) is not None and self._areas.end_of(before) > at:
             after = before
         return at, after
 
     # ---- measures
 
-    def _taken(self, start: int, end: int) -> Iterator[Span]:
-        """Yield the areas that lie in a stretch, in address order."""
-        at = self._first_above(start)
-        while (address := self._areas.addr_at(at)) is not None and address < end:
-            yield address, self._end_of(at)
-            at = self._areas.settle(at[0], at[1] + 1)
-
     def free_bytes(self, start: int, end: int) -> int:
         """Return the free bytes of a stretch. See `Placement.free_bytes`."""
-        return sum(b - a for a, b in holes(self._taken(start, end), start, end))
+        return sum(b - a for a, b in holes(self._areas.within(start, end), start, end))
 
     def largest_hole(self, start: int, end: int) -> int:
         """Return the bytes of the largest free stretch. See `Placement.largest_hole`."""
-        return max((b - a for a, b in holes(self._taken(start, end), start, end)), default=0)
+        return max((b - a for a, b in holes(self._areas.within(start, end), start, end)), default=0)
 
     def check(self) -> None:
         """Verify the invariants. See `Placement.check`."""

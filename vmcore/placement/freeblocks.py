@@ -54,6 +54,7 @@ class FreeBlocks:
 
     def seed(self, busy: Iterable[Span], lazy: Iterable[Span]) -> None:
         """Begin with areas in use and lazily freed ones. See `Placement.seed`."""
+        self._doubtful = False  # whether take() found an area in use
         self._lazy = list(lazy)
         self.lazy_pages = sum(end - start for start, end in self._lazy) // self._page
         self.blocks = BlockTree(self.space.word_bits)
@@ -83,6 +84,8 @@ class FreeBlocks:
 
     def release(self, address: int, size: int, cpu: int = 0) -> bool:
         """Free an area lazily. See `Placement.release`."""
+        if self._doubtful:
+            self.take(address, size, cpu)  # another area may hold a part of it
         self._lazy.append((address, address + size))
         self.lazy_pages += size // self._page
         return self.lazy_pages > self.space.lazy_max
@@ -125,6 +128,7 @@ class FreeBlocks:
         end = address + size
         free = sum(e - s for s, e in self.blocks.carve(address, end)) == size
         if not free:
+            self._doubtful = True
             self._lazy = clear_of(self._lazy, address, end)
             self.lazy_pages = sum(e - s for s, e in self._lazy) // self._page
         return free

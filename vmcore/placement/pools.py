@@ -102,6 +102,8 @@ class Pools(FreeBlocks):
 
     def release(self, address: int, size: int, cpu: int = 0) -> bool:
         """Free an area lazily, to the node that allocated it. See `Placement.release`."""
+        if self._doubtful:
+            self.take(address, size, cpu)  # another area may hold a part of it
         remembered = self._node_of.pop(address, None)
         k = address // self._zone % len(self._nodes) if remembered is None else remembered
         self._nodes[k].lazy.append((address, address + size, remembered))

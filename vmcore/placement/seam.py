@@ -132,6 +132,9 @@ class Placement(Protocol):
     def take(self, address: int, size: int, cpu: int = 0) -> bool:
         """Take space at a known address, whoever holds it: a trace tells where its kernel placed an area.
 
+        Two areas may claim one address afterwards. Free space, lazily freed areas and pools stay disjoint
+        whatever is released then.
+
         Returns:
             Whether all of it was free.
         """

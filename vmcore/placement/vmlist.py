@@ -23,6 +23,7 @@ class VmList:
 
     def seed(self, busy: Iterable[Span], lazy: Iterable[Span]) -> None:
         """Begin with areas in use. Lazily freed ones are free here. See `Placement.seed`."""
+        self._doubtful = False  # whether take() found an area in use
         self.areas = AreaList(self.space.word_bits, self.space.page_size.bit_length() - 1)
         for start, end in sorted(busy):
             self._insert(start, end)
@@ -48,6 +49,8 @@ class VmList:
 
     def release(self, address: int, size: int, cpu: int = 0) -> bool:
         """Free an area at once. See `Placement.release`."""
+        if self._doubtful:
+            self.take(address, size, cpu)  # another area may hold a part of it
         area = self.areas.find(address)
         if area is not None:
             self.areas.remove(area)
@@ -81,6 +84,7 @@ class VmList:
             for rest in clear_of([(area.addr, area.addr + area.size)], address, end):
                 self._insert(*rest)
         self._insert(address, end)
+        self._doubtful = self._doubtful or bool(held)
         return not held
 
     def free_bytes(self, start: int, end: int) -> int:
