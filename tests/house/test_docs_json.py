@@ -30,6 +30,7 @@ OUTPUTS = {
         ["replay", "sample:arm-short", "--arch", "armv7", "--vmalloc", "16M", "--vmallocinfo", "sample:arm-short"],
         ["replay", "sample:arm-short", "--arch", "armv7-highmem", "--check"],
     ),
+    "vmcore.verify/1": (["verify", "sample:riscv64-sv39", "--kernel", "2.6.23"],),
     "vmcore.walk/1": (["walk", "SMALL", "0xc0012345", "0xc0400000", "0x0"],),
     "vmcore.mappings/1": (["walk", "SMALL"], ["walk", "sample:i386-pae-ram", "--limit", "1000"]),
     "vmcore.audit/1": (["audit", "sample:i386-pae-ram", "--vmallocinfo", "sample:i386-pae"],),

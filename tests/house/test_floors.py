@@ -17,7 +17,7 @@ FLOORS = (
     {"machine"},
     {"port", "coherence"},
     {"kernel"},
-    {"replay", "scenes", "testing"},
+    {"replay", "scenes", "study", "testing"},
     {"views"},
     {"cli", "__init__", "__main__", "golden"},
 )

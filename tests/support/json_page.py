@@ -9,6 +9,7 @@ from vmcore.linking import installed
 from vmcore.replay import result as replay
 from vmcore.samples import SCHEMA as SAMPLES_SCHEMA
 from vmcore.scenes import result as scenes
+from vmcore.study import verify
 
 PAGE = Path(__file__).parents[2] / "docs" / "json.md"
 #: Every object that a command writes, in the order of the page.
@@ -16,6 +17,7 @@ SCHEMAS = (
     installed.SCHEMA,
     SAMPLES_SCHEMA,
     replay.SCHEMA,
+    verify.SCHEMA,
     WALK_SCHEMA,
     MAPPINGS_SCHEMA,
     audit.SCHEMA,

@@ -28,6 +28,7 @@ COMMANDS = {
     "arches": "List the installed architectures, or describe some.",
     "samples": "List the traces and RAM dumps that ship with vmcore.",
     "replay": "Replay a trace on another machine, up to the first call that fails.",
+    "verify": "Predict every address of a trace on the traced kernel's own window.",
     "walk": "Translate addresses by a RAM dump, or list all it maps.",
     "audit": "Check /proc/vmallocinfo against a RAM dump.",
     "demo": "Show the harm of a missing flush or sync, step by step.",

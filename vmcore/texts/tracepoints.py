@@ -49,7 +49,7 @@ _CPU: Final = rb"(?:(?:[^\[:]*\[(?=[0-9]{3,6}\])| *(?=[0-9]{1,6}[.A-Zbdn][.A-Za-
 # another event prints, for example a marker, is never taken for an event. The time must begin at its first digit,
 # because a search from each digit of a long number would be quadratic.
 _TIME: Final = rb"(?<![0-9])([0-9]{1,20}(?:\.[0-9]{1,20})?)(?:us[\t -~])?: +"
-_PREFIX: Final = rb"(?>[\t -~]{0,64}?-[0-9]+ " + _CPU + rb"[\t -~]*?" + _TIME + rb")"
+_PREFIX: Final = rb"(?>[\t -~]{0,64}?-([0-9]{1,20}) " + _CPU + rb"[\t -~]*?" + _TIME + rb")"
 _END: Final = rb"[ \t\r]*\n?\Z"
 
 
@@ -92,6 +92,7 @@ class Events:
         failed: 1 for an allocation that the traced kernel refused, else 0.
         num_purged: Areas given back by a purge, else 0.
         cpu: CPU it happened on, NO_CPU where the text has none. Iteration does not give it.
+        task: PID of the task. Iteration does not give it.
     """
 
     line: list[int] = field(factory=list)
@@ -103,6 +104,7 @@ class Events:
     failed: list[int] = field(factory=list)
     num_purged: list[int] = field(factory=list)
     cpu: list[int] = field(factory=list)
+    task: list[int] = field(factory=list)
 
     def __len__(self) -> int:
         return len(self.line)
@@ -176,6 +178,7 @@ class TraceText:
         add_line, add_kind, add_addr = events.line.append, events.kind.append, events.addr.append
         add_size, add_align, add_window = events.size.append, events.align.append, events.window.append
         add_failed, add_num_purged, add_cpu = events.failed.append, events.num_purged.append, events.cpu.append
+        add_task = events.task.append
         newest: dict[bytes, tuple[float, bytes, int]] = {}  # of each CPU: its time, also as text, and line
         number, line = 0, b"\n"
         for number, line in enumerate(lines, 1):
@@ -186,14 +189,15 @@ class TraceText:
                 self._read_other(number, line)
                 continue
             add_line(number)
-            if cpu := match[1]:
-                stamp = float(match[2])
+            add_task(numbers[match[1]])
+            if cpu := match[2]:
+                stamp = float(match[3])
                 if cpu in newest and stamp < newest[cpu][0]:
                     raise self._backwards(number, match, *newest[cpu][1:])
-                newest[cpu] = stamp, match[2], number
+                newest[cpu] = stamp, match[3], number
             add_cpu(numbers[cpu] if cpu else NO_CPU)
-            if match.lastindex == 8:
-                va_start, size, align, vstart, vend, failed = match.group(3, 4, 5, 6, 7, 8)
+            if match.lastindex == 9:
+                va_start, size, align, vstart, vend, failed = match.group(4, 5, 6, 7, 8, 9)
                 add_kind(ALLOC)
                 add_addr(int(va_start))
                 add_size(numbers[size])
@@ -202,7 +206,7 @@ class TraceText:
                 add_failed(numbers[failed])
                 add_num_purged(0)
                 continue
-            freed, start, num_purged = match.group(9, 12, 14)
+            freed, start, num_purged = match.group(10, 13, 15)
             add_kind(FREE if freed else PURGE)
             add_addr(int(freed or start, 16))
             add_size(0)
@@ -230,7 +234,7 @@ class TraceText:
         return TraceError(self.file, number, problem)
 
     def _backwards(self, number: int, match: re.Match[bytes], before: bytes, line: int) -> TraceError:
-        cpu, time = int(match[1]), match[2].decode()
+        cpu, time = int(match[2]), match[3].decode()
         found = f"found time {time} on CPU {cpu} after {before.decode()} of line {line}"
         return self._error(number, f"{found}, expected no earlier time; {_UNORDERED}")
 
@@ -243,7 +247,7 @@ class TraceText:
             self.lost += int(lost[1] or 0)
             self.lost_lines.append(number)
         elif header := _HEADER.match(text):
-            self._read_header(number, header[3], header[4])
+            self._read_header(number, header[4], header[5])
         elif not _ASIDE.match(text):
             raise self._error(number, f"found {_excerpt(text)}, {_A_LINE}; {_TORN}")
         else:

@@ -1,0 +1,1 @@
+"""Questions about a traced kernel that need no machine, only the choice of addresses."""
