@@ -24,6 +24,7 @@ JOBS = {
         ["replay", "sample:riscv64-sv39", "--arch", "i386", "--check"],
         ["replay", "sample:arm-short", "--arch", "armv7-highmem", "--save-ram", "out"],
     ],
+    "verify": [["verify", "sample:riscv64-sv39", "sample:riscv64-sv39"]],
     "walk": [["walk", SAMPLE, "--csv"], ["walk", SAMPLE, "--npz", "out"]],
     "audit": [["audit", SAMPLE, "--vmallocinfo", SAMPLE, "--json"]],
     "demo": [["demo", "missing-tlb-flush", "--arch", "i386"], ["demo"]],
