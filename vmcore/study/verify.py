@@ -195,6 +195,7 @@ class _Run:
         self._purged_early: set[int] = set()
         self._lazy: dict[int, int] = {}  # first address to end
         self._after_failure = False
+        self._refused: set[int] = set()  # addresses that were predicted once in vain
         self._next = 0
         self.allocations = self.exact = self.explained = self.failed = self.failed_right = self.unknown_frees = 0
         self.misses: list[Miss] = []
@@ -275,8 +276,17 @@ class _Run:
             if len(self.misses) < _SHOWN:
                 self.misses.append(Miss(events.line[n], wanted, predicted))
             self.placement.take(wanted, size, cpu)
+            self._refuse(predicted, size)
         if n in self._chunks_after:
             self._make_chunk()
+
+    def _refuse(self, predicted: int | None, size: int) -> None:
+        """Take a predicted address that the trace refuses a second time: an area without an event has it."""
+        if predicted in self._refused:
+            self._refused.discard(predicted)
+            self.placement.take(predicted, size)
+        elif predicted is not None:
+            self._refused.add(predicted)
 
     def _make_chunk(self) -> None:
         """Take the space of a percpu chunk, after a purge of everything if there is none."""
