@@ -1,4 +1,4 @@
-"""Two machines nobody built, which find out what the core takes for granted."""
+"""Two synthetic machines that expose hidden assumptions of the core."""
 
 from vmcore.architecture import Architecture, Layout, Level, Zone
 from vmcore.errors import LayoutError

@@ -187,7 +187,7 @@ class TranslatingCpu:
         return _joined(done, None)
 
     def _run(self, first: int, count: int, access: int) -> tuple[Pages, Walk | None]:
-        """Translate consecutive pages up to the first that faults and return the walk of that one, too."""
+        """Translate consecutive pages until one faults. Return them, and the walk of the page that faulted."""
         tlb, board = self.tlb, self._board
         pages = np.arange(first, first + count)
         slots = pages & self._slots

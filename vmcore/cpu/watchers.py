@@ -13,7 +13,7 @@ from vmcore.paging.mmu import Mmu
 
 
 class CpuView(Protocol):
-    """A CPU, as far as others look into it."""
+    """The part of a CPU that the checker and the scenes read."""
 
     @property
     def number(self) -> int:

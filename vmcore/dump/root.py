@@ -77,7 +77,7 @@ def find_root(
 
     Tried in this order: ``root``; ``vmcoreinfo``; the dump's VMCOREINFO note; the registers in its CPU notes;
     the VMCOREINFO texts in its memory. The root of VMCOREINFO is checked: the tables below the root must not
-    map its symbol elsewhere; where they do not map it at all, the root has doubts. A note that does not name the
+    map its symbol elsewhere; if they do not map it at all, the root has doubts. A note that does not name the
     root is left out, unless it says that the dump is of another kind of machine.
 
     Args:

@@ -214,7 +214,7 @@ class TableWalk:
     def _reach(
         self, start: int, end: int, on_bad: Callable[[LaidOutLevel, int, int], None] | None
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield, for each level below the root's, which addresses its tables begin at, and the tables.
+        """Yield two arrays for each level below the root: first virtual addresses, and table addresses.
 
         The arguments are those of `present_tables`.
         """

@@ -175,7 +175,7 @@ class _Search:
         return self._descend(d, below)
 
     def _rows(self, number: int, part: _Tables, row: int) -> np.ndarray:
-        """Read rows of entries, (first) words only, uint64 and record the rows that are not in memory."""
+        """Return the first word (uint64) of each entry in these rows. Record rows that are not in memory."""
         d = self.mmu.laid_out[number]
         words, there = self.mmu.memory.rows(part.at, row, d.size)
         if not there.all():
@@ -276,7 +276,7 @@ class _Search:
         )
 
     def _asked(self, virtual: np.ndarray, shift: np.ndarray) -> slice:
-        """Return which mappings reach into the range, up to the limit and record where the limit ends it."""
+        """Return the slice of mappings in the range, cut at the limit. Record where it was cut."""
         first = int(np.searchsorted(virtual, np.uint64(self.start), "right"))
         if first and int(virtual[first - 1]) + (1 << int(shift[first - 1])) > self.start:
             first -= 1

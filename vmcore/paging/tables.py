@@ -219,7 +219,7 @@ class PageTables(TableWalk):
         return MapResult(done)
 
     def _map_few(self, start: int, end: int, frames: np.ndarray, prot: int) -> bool:
-        """Map a few pages of one table that exists and return False, and do nothing, if the range needs more."""
+        """Map a few pages of one existing table. Return False, and change nothing, if the range needs more."""
         if (start | end) & self._page - 1 or start >> self.span != end - 1 >> self.span:
             return False
         table = self.find_table(start)
